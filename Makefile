@@ -1,0 +1,88 @@
+# `make` alone lists what there is to do.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Every tool, the CDK CLI's Node.js included, is a pinned package inside this folder.
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+# The command line neither asks for newer versions of itself nor reports its use.
+export CDK_DISABLE_VERSION_CHECK := 1
+export CDK_DISABLE_CLI_TELEMETRY := true
+
+PYTHON ?= python3
+ENV ?= example
+SOURCES := app.py lab ops stacks tests user_data
+HOST_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
+APT_INSTALL := apt-get install --yes --no-install-recommends
+
+## The main job
+.PHONY: try
+try: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Deploy into an emulated AWS, boot, send a mail, show what two receivers say
+	postern lab try
+
+.PHONY: rollback
+rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## The same with a broken DKIM record: the host signals failure, the deployment rolls back
+	postern lab try --fault dkim-broken
+
+## Tests
+.PHONY: test
+test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Everything, the lab included (root on Debian 12 or 13)
+	pytest
+
+.PHONY: check
+check: lint ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (under a minute)
+	pytest -m 'not lab'
+
+.PHONY: lint
+lint: .venv/.installed
+	ruff format --check --quiet $(SOURCES)
+	ruff check --quiet $(SOURCES)
+	mypy $(SOURCES)
+
+.PHONY: snapshots
+snapshots: .venv/.installed ## Write the reviewed templates anew after an intended change
+	pytest tests/stacks --snapshot-update
+
+## Templates
+.PHONY: synth
+synth: .venv/.installed node_modules/.installed ## Write every environment's templates to cdk.out/
+	rm -rf cdk.out
+	cdk synth --quiet
+
+.PHONY: diff
+diff: .venv/.installed node_modules/.installed ## What a deployment would change: make diff ENV=prod
+	cdk --context environment=$(ENV) diff '$(ENV)/*'
+
+## Housekeeping
+.PHONY: clean
+clean: ## Remove what make installed and built here (the lab's images in /var/cache/postern stay)
+	rm -rf .venv .venv-cloud node_modules cdk.out .lab .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+.PHONY: help
+help:
+	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(APT_INSTALL) python3-venv
+	$(PYTHON) -m venv --clear .venv
+	pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --constraint constraints.txt
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv-cloud/.installed: lab/cloud/requirements.txt
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(APT_INSTALL) python3-venv
+	$(PYTHON) -m venv --clear .venv-cloud
+	.venv-cloud/bin/pip install --quiet --disable-pip-version-check --requirement lab/cloud/requirements.txt
+	touch $@
+
+node_modules/.installed: package.json package-lock.json .venv/.installed
+	npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Only what is missing is installed, and only by root on Debian; elsewhere the lab says what it needs.
+.PHONY: host-packages
+host-packages:
+	@if [[ $$(id -u) == 0 && -e /etc/debian_version ]]; then \
+	    dpkg --status $(HOST_PACKAGES) >/dev/null 2>&1 || { apt-get update --quiet=2; $(APT_INSTALL) $(HOST_PACKAGES); }; \
+	fi

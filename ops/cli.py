@@ -1,0 +1,17 @@
+"""The `postern` command."""
+
+import typer
+
+import lab.cli
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(lab.cli.app, name="lab")
+
+
+@app.callback()
+def postern() -> None:
+    """An outbound-only SMTP server on AWS whose address DNS vouches for."""
+
+
+def main() -> None:
+    app()
