@@ -172,8 +172,6 @@ def _build(
         "--format=directory",
         f"--variant={variant}",
         f"--include={','.join(packages)}",
-        # The archive of an image's own date is as good as today's for the lab.
-        '--aptopt=Acquire::Check-Valid-Until "false"',
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
         # The builder's own name and resolver, copied in by mmdebstrap.
