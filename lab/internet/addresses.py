@@ -1,0 +1,19 @@
+"""The public addresses of the lab's Internet, all in documentation ranges (RFC 5737).
+
+Every one of them is on the loopback interface of the `internet` namespace; the Elastic IPs of the
+emulated AWS are routed from there to the NAT gateways.
+"""
+
+from ipaddress import IPv4Network
+
+FIRST_RECEIVER = "198.51.100.25"
+SECOND_RECEIVER = "198.51.100.26"
+NAME_SERVER = "198.51.100.53"
+AWS_FRONT = "198.51.100.80"
+DEBIAN_MIRROR = "198.51.100.81"
+
+FIRST_RECEIVER_NAME = "mx.example.net"
+SECOND_RECEIVER_NAME = "mx.example.org"
+
+ELASTIC_IPS = IPv4Network("203.0.113.0/24")
+"""Where the emulator allocates Elastic IPs."""

@@ -1,0 +1,191 @@
+"""The lab's authoritative DNS: nsd, serving what the emulated AWS holds at this moment."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+
+from lab.internet import addresses
+from lab.internet.service import Service
+from lab.internet.zones import CloudRecords, read_record_sets, zone_files
+from lab.network.namespace import command_in, entered
+
+_ZONES = Path("etc/nsd/zones")
+
+# Debian's nsd limits repeated answers to one client (200 a second); a lab is one client.
+_CONFIGURATION = """\
+server:
+    ip-address: {address}
+    zonesdir: "/{zones}"
+    pidfile: ""
+    server-count: 1
+    rrl-ratelimit: 0
+    zonefiles-check: yes
+remote-control:
+    control-enable: no
+"""
+_ZONE = """\
+zone:
+    name: "{zone}"
+    zonefile: "{zone}.zone"
+"""
+
+
+class NameServer:
+    """nsd at 198.51.100.53 inside the `internet` namespace."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        namespace: str,
+        read: Callable[[], CloudRecords],
+        hosted_zone_name: str,
+        region: str,
+        mirror_hosts: Collection[str],
+        log: Path,
+    ) -> None:
+        """Describe the server; nothing runs yet.
+
+        `root` is a writable tree with nsd installed, `read` asks AWS for its records (see
+        `read_cloud`), `mirror_hosts` are the Debian mirror's host names.
+        """
+        self._zones = root / _ZONES
+        self._configuration = root / "etc/nsd/nsd.conf"
+        self._namespace = namespace
+        self._read = read
+        self._hosted_zone_name = hosted_zone_name
+        self._region = region
+        self._mirror_hosts = mirror_hosts
+        self._records = CloudRecords()
+        self._faults: frozenset[str] = frozenset()
+        self._serial = int(time.time())
+        self._publishing = threading.Lock()
+        self._nsd = Service(
+            name="nsd",
+            command=command_in(namespace, ["chroot", str(root), "nsd", "-d"]),
+            namespace=namespace,
+            log=log,
+        )
+
+    def start(self) -> None:
+        """Serve the records of now; return when they are being served."""
+        with self._publishing:
+            self._records = self._read()
+            zones = self._write_zones()
+            self._configuration.write_text(
+                _CONFIGURATION.format(address=addresses.NAME_SERVER, zones=_ZONES)
+                + "".join(_ZONE.format(zone=zone) for zone in zones)
+            )
+            self._nsd.start()
+            self._wait_until_served(zones)
+
+    def publish(self, faults: Iterable[str] = ()) -> None:
+        """Serve the records of now with exactly these `faults` (see `zones.FAULTS`).
+
+        Returns when every zone is being served in its new state. A fault stays until the next
+        call. With "down" the server is stopped, so that queries go unanswered.
+        """
+        with self._publishing:
+            self._records = self._read()
+            self._faults = frozenset(faults)
+            self._publish()
+
+    def refresh(self) -> None:
+        """Publish when the cloud's records have changed; a cheap call to make again and again."""
+        with self._publishing:
+            records = self._read()
+            if records != self._records:
+                self._records = records
+                self._publish()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        with self._publishing:
+            self._nsd.stop()
+
+    def _publish(self) -> None:
+        zones = self._write_zones()
+        if "down" in self._faults:
+            self._nsd.stop()
+            return
+        if self._nsd.running:
+            self._nsd.signal(signal.SIGHUP)
+        else:
+            self._nsd.start()
+        self._wait_until_served(zones)
+
+    def _write_zones(self) -> list[str]:
+        """Write every zone file with the next serial; returns the zones' names."""
+        self._serial += 1
+        files = zone_files(
+            records=self._records,
+            hosted_zone_name=self._hosted_zone_name,
+            region=self._region,
+            mirror_hosts=self._mirror_hosts,
+            faults=self._faults,
+            serial=self._serial,
+        )
+        self._zones.mkdir(parents=True, exist_ok=True)
+        for zone, text in files.items():
+            # Renamed, since nsd may be reading; it takes a file whose modification time is new.
+            unfinished = self._zones / f"{zone}.new"
+            unfinished.write_text(text)
+            unfinished.rename(self._zones / f"{zone}.zone")
+        return list(files)
+
+    def _wait_until_served(self, zones: Iterable[str]) -> None:
+        for zone in zones:
+            self._nsd.wait_until(lambda zone=zone: self._served_serial(zone) == self._serial)  # type: ignore[misc]
+
+    def _served_serial(self, zone: str) -> int | None:
+        query = dns.message.make_query(zone, dns.rdatatype.SOA)
+        with entered(self._namespace):
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with client:
+            client.setblocking(False)
+            try:
+                answer = dns.query.udp(query, addresses.NAME_SERVER, timeout=0.2, sock=client)
+            except dns.exception.Timeout:
+                return None
+        if answer.rcode() != dns.rcode.NOERROR or not answer.answer:
+            return None
+        return int(answer.answer[0][0].serial)
+
+
+def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:  # noqa: ANN401 - boto3 clients have no types
+    """Ask AWS, through its boto3 clients, for the hosted zone's records and the reverse DNS.
+
+    Empty while the hosted zone does not exist yet. Reverse DNS is what is in force: a change that
+    AWS still reports as PENDING does not count.
+    """
+    try:
+        record_sets = [
+            record_set
+            for page in route53.get_paginator("list_resource_record_sets").paginate(
+                HostedZoneId=hosted_zone_id
+            )
+            for record_set in page["ResourceRecordSets"]
+        ]
+    except route53.exceptions.NoSuchHostedZone:
+        record_sets = []
+    attributes = ec2.describe_addresses_attribute(Attribute="domain-name")["Addresses"]
+    return CloudRecords(
+        hosted_zone=read_record_sets(record_sets),
+        reverse_dns=tuple(
+            sorted(
+                (attribute["PublicIp"], attribute["PtrRecord"])
+                for attribute in attributes
+                if attribute.get("PtrRecord")
+            )
+        ),
+    )

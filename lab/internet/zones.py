@@ -1,0 +1,207 @@
+"""What the lab's name server says: the deployed records, as zone files, with faults on request.
+
+A Route 53 `ResourceRecords` value already is zone-file RDATA, the quoted and split strings of a
+TXT record included, so nothing is translated on the way and a badly quoted value fails here as it
+would in Route 53.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+import dns.reversename
+
+from lab.internet import addresses
+
+REVERSE_ZONE = "113.0.203.in-addr.arpa"
+
+FAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        "spf-without-eip": "the SPF record names no address",
+        "dkim-missing": "no DKIM key record",
+        "dkim-broken": "the DKIM key record holds another key",
+        "ptr-missing": "no reverse DNS for the Elastic IPs",
+        "dmarc-missing": "no DMARC record",
+        "down": "the name server does not answer",
+    }
+)
+"""Each fault that can be put into the DNS, and what it means in words."""
+
+# Nobody may remember that a name was missing: the next publication may bring it (RFC 2308).
+_START_OF_AUTHORITY = """\
+$ORIGIN .
+{zone}. 0 IN SOA ns.{zone}. hostmaster.{zone}. {serial} 3600 600 86400 0
+{zone}. 60 IN NS ns.{zone}.
+ns.{zone}. 60 IN A {name_server}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One resource record set of a hosted zone: `values` are RDATA in zone-file form."""
+
+    name: str
+    type: str
+    ttl: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudRecords:
+    """What AWS says about DNS: the hosted zone's records, and a name for each address.
+
+    `reverse_dns` maps an Elastic IP to the name its PTR record gives, with the trailing dot.
+    """
+
+    hosted_zone: tuple[Record, ...] = ()
+    reverse_dns: tuple[tuple[str, str], ...] = ()
+
+
+def read_record_sets(record_sets: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
+    """The records of Route 53's `ListResourceRecordSets`.
+
+    The SOA and NS records of the zone itself are left out: they name Amazon's servers, not ours.
+
+    Raises:
+        ValueError: an alias record, which exists inside AWS only.
+    """
+    record_sets = list(record_sets)
+    apex = {record_set["Name"] for record_set in record_sets if record_set["Type"] == "SOA"}
+    records = []
+    for record_set in record_sets:
+        if record_set["Type"] in ("SOA", "NS") and record_set["Name"] in apex:
+            continue
+        if "AliasTarget" in record_set:
+            raise ValueError(
+                f"{record_set['Name']} {record_set['Type']} is an alias record, which no zone file "
+                "can hold. Use a record with values."
+            )
+        records.append(
+            Record(
+                name=_unescape(record_set["Name"]),
+                type=record_set["Type"],
+                ttl=int(record_set["TTL"]),
+                values=tuple(value["Value"] for value in record_set["ResourceRecords"]),
+            )
+        )
+    return tuple(records)
+
+
+def zone_files(
+    *,
+    records: CloudRecords,
+    hosted_zone_name: str,
+    region: str,
+    mirror_hosts: Iterable[str],
+    faults: Iterable[str] = (),
+    serial: int,
+) -> dict[str, str]:
+    """The text of every zone, by the zone's name (no trailing dot).
+
+    `mirror_hosts` are the host names under which the lab's Debian mirror is found.
+
+    Raises:
+        ValueError: an unknown fault, or an Elastic IP outside the reverse zone.
+    """
+    hosted_zone, reverse_dns = _with_faults(records, faults)
+    amazonaws = f"{region}.amazonaws.com"
+    bodies = {
+        hosted_zone_name.rstrip("."): [
+            f"{record.name} {record.ttl} IN {record.type} {value}"
+            for record in hosted_zone
+            for value in record.values
+        ],
+        REVERSE_ZONE: [f"{_reverse_name(ip)} 60 IN PTR {name}" for ip, name in reverse_dns],
+        "example.net": _receiver_zone(
+            "example.net", addresses.FIRST_RECEIVER_NAME, addresses.FIRST_RECEIVER
+        ),
+        "example.org": _receiver_zone(
+            "example.org", addresses.SECOND_RECEIVER_NAME, addresses.SECOND_RECEIVER
+        ),
+        "100.51.198.in-addr.arpa": [
+            f"{dns.reversename.from_address(ip)} 60 IN PTR {name}."
+            for ip, name in (
+                (addresses.FIRST_RECEIVER, addresses.FIRST_RECEIVER_NAME),
+                (addresses.SECOND_RECEIVER, addresses.SECOND_RECEIVER_NAME),
+            )
+        ],
+        # One wildcard answers for ec2.REGION and BUCKET.s3.REGION alike. A second one for
+        # *.s3.REGION would make s3.REGION an existing name, which then had no address (RFC 4592).
+        amazonaws: [f"*.{amazonaws}. 60 IN A {addresses.AWS_FRONT}"],
+        # Each mirror is a zone of its own, so that nothing is said about its neighbours.
+        **{host: [f"{host}. 60 IN A {addresses.DEBIAN_MIRROR}"] for host in mirror_hosts},
+    }
+    return {
+        zone: _START_OF_AUTHORITY.format(
+            zone=zone, serial=serial, name_server=addresses.NAME_SERVER
+        )
+        + "".join(f"{line}\n" for line in body)
+        for zone, body in bodies.items()
+    }
+
+
+def _receiver_zone(domain: str, exchange: str, address: str) -> list[str]:
+    return [f"{domain}. 60 IN MX 10 {exchange}.", f"{exchange}. 60 IN A {address}"]
+
+
+def _reverse_name(address: str) -> str:
+    if IPv4Address(address) not in addresses.ELASTIC_IPS:
+        raise ValueError(
+            f"Elastic IP {address} is outside {addresses.ELASTIC_IPS}, the only network whose "
+            "reverse DNS the lab serves."
+        )
+    return str(dns.reversename.from_address(address))
+
+
+def _unescape(name: str) -> str:
+    """Route 53 lists `*` as `\\052`, in octal, where a zone file's escapes are decimal."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), name)
+
+
+def _with_faults(
+    records: CloudRecords, faults: Iterable[str]
+) -> tuple[Sequence[Record], Sequence[tuple[str, str]]]:
+    faults = frozenset(faults)
+    if unknown := faults - FAULTS.keys():
+        raise ValueError(
+            f"Unknown DNS fault {', '.join(sorted(unknown))}. There are: {', '.join(FAULTS)}."
+        )
+    hosted_zone: Sequence[Record] = records.hosted_zone
+    if "dkim-missing" in faults:
+        hosted_zone = [record for record in hosted_zone if not _is_dkim_key(record)]
+    if "dmarc-missing" in faults:
+        hosted_zone = [record for record in hosted_zone if not record.name.startswith("_dmarc.")]
+    if "spf-without-eip" in faults:
+        hosted_zone = [_changed(record, _without_addresses) for record in hosted_zone]
+    if "dkim-broken" in faults:
+        hosted_zone = [
+            _changed(record, _with_another_key) if _is_dkim_key(record) else record
+            for record in hosted_zone
+        ]
+    return hosted_zone, () if "ptr-missing" in faults else records.reverse_dns
+
+
+def _is_dkim_key(record: Record) -> bool:
+    return "._domainkey." in record.name
+
+
+def _changed(record: Record, change: Callable[[str], str]) -> Record:
+    return Record(
+        name=record.name,
+        type=record.type,
+        ttl=record.ttl,
+        values=tuple(change(value) for value in record.values),
+    )
+
+
+def _without_addresses(rdata: str) -> str:
+    return re.sub(r"\s*ip4:[0-9./]+", "", rdata) if rdata.startswith('"v=spf1') else rdata
+
+
+def _with_another_key(rdata: str) -> str:
+    """Change one base64 digit in the middle of the modulus: still a key, but not the signer's."""
+    digit = rdata.index("p=") + len("p=") + 60
+    return rdata[:digit] + ("B" if rdata[digit] == "A" else "A") + rdata[digit + 1 :]
