@@ -39,8 +39,8 @@ class Container:
     """One bootable container.
 
     Its files: `state/console.log` (what PID 1 and the services print), `state/root` (its root
-    directory, mounted while it exists), `state/upper` (what it changed; it stays for a look
-    afterwards).
+    directory, mounted while it exists), `state/upper` (what it changed, such as its logs; it stays
+    for a look afterwards).
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Container:
         self.name = name
         self.state = state
         self.root = state / "root"
+        self.changes = state / "upper"
         self.console_log = state / "console.log"
         self._lower = root
         self._netns = Path("/run/netns") / netns
@@ -173,7 +174,7 @@ class Container:
             _remove_cgroup(cgroup)
 
     def _mount(self) -> None:
-        upper, work = self.state / "upper", self.state / "work"
+        upper, work = self.changes, self.state / "work"
         for directory in (upper, work):
             if directory.exists():
                 shutil.rmtree(directory)

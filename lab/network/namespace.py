@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ def entered(name: str) -> Iterator[None]:
             _set_namespace(home.fileno())
 
 
+def listening_socket(name: str, address: str, port: int) -> socket.socket:
+    """A TCP socket that listens in the network namespace `name`, for a server anywhere."""
+    with entered(name):
+        return socket.create_server((address, port))
+
+
 def command_in(name: str, argv: Sequence[str]) -> list[str]:
     """The command that runs `argv` in the network namespace `name`."""
     return ["nsenter", f"--net={DIRECTORY / name}", *argv]
@@ -40,9 +47,7 @@ def run_in(name: str, argv: Sequence[str], script: str = "") -> None:
     Raises:
         subprocess.CalledProcessError: it failed; the error's `stderr` says why.
     """
-    subprocess.run(
-        command_in(name, argv), check=True, input=script, capture_output=True, text=True
-    )
+    subprocess.run(command_in(name, argv), check=True, input=script, capture_output=True, text=True)
 
 
 def _set_namespace(descriptor: int) -> None:

@@ -80,7 +80,14 @@ class Network:
             for number, zone in enumerate(zones):
                 self._add_zone(zone, f"nat{number}", _UPLINKS.network_address + 4 * number)
 
-    def snat(self, *, zone: str, private: IPv4Network, elastic_ip: IPv4Address | None) -> None:
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The availability zones that `up` made."""
+        return tuple(self._zones)
+
+    def snat(
+        self, *, zone: str, private: IPv4Network | None, elastic_ip: IPv4Address | None
+    ) -> None:
         """Let `private` of `zone` out under `elastic_ip`; with None, let nothing out.
 
         `internet` then routes that address to the zone's NAT gateway.
@@ -89,9 +96,9 @@ class Network:
             settings = self._zones[zone]
             if (settings.private, settings.elastic_ip) == (private, elastic_ip):
                 return
-            if settings.elastic_ip not in (None, elastic_ip):
+            if settings.elastic_ip is not None:
                 _ip(f"route del {settings.elastic_ip}", INTERNET)
-            if elastic_ip is not None and settings.elastic_ip != elastic_ip:
+            if elastic_ip is not None:
                 _ip(f"route replace {elastic_ip} via {settings.router}", INTERNET)
             settings.private, settings.elastic_ip = private, elastic_ip
             self._apply_ruleset(zone)
@@ -118,14 +125,14 @@ class Network:
             _ip(f"netns add {host}")
             _ip(
                 f"""\
-                link add {VPC_INTERFACE} type veth peer name {HOST_INTERFACE} address {interface.mac} netns {host}
+                link add {VPC_INTERFACE} type veth peer name {HOST_INTERFACE} netns {host}
                 addr add {interface.router}/{interface.subnet.prefixlen} dev {VPC_INTERFACE}
                 addr replace {interface.resolver}/32 dev lo
                 link set {VPC_INTERFACE} up
                 """,
                 nat,
             )
-            _ip("link set lo up", host)
+            _ip(f"link set lo up\nlink set {HOST_INTERFACE} address {interface.mac}", host)
             self._start_dnsmasq(zone, interface)
         return host
 
@@ -209,6 +216,5 @@ def _ip(script: str, name: str | None = None) -> None:
     command = ["ip", *(["-netns", name] if name else []), "-batch", "-"]
     result = subprocess.run(command, check=False, input=lines, capture_output=True, text=True)
     if result.returncode:
-        raise NetworkError(
-            f"ip refused a line for {name or 'the lab'}: {result.stderr.strip()}\nThe lines:\n{lines}"
-        )
+        where = name or "the lab"
+        raise NetworkError(f"ip refused one of these for {where}:\n{lines}{result.stderr.strip()}")

@@ -1,0 +1,284 @@
+"""Keeps machines and networks as the emulated AWS says they are.
+
+The lab's part of EC2: everything is read from the AWS API, nothing from the emulator's insides.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import boto3
+
+from lab.container import Container
+from lab.instance.image import prepare_instance
+from lab.instance.imds import InstanceData, InstanceMetadata
+from lab.instance.volumes import Volumes
+from lab.network import Network, nat_namespace
+from lab.network.namespace import listening_socket
+from lab.network.network import INSTANCE_METADATA
+from lab.network.vpc_services import Interface, private_name
+
+_POLL_SECONDS = 0.3
+_ALIVE = frozenset({"pending", "running"})
+
+Description: TypeAlias = dict[str, Any]
+"""One item of an EC2 Describe answer, as boto3 gives it."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A booted instance: the machine, its metadata service, and where they are."""
+
+    instance_id: str
+    zone: str
+    container: Container
+    metadata: InstanceMetadata
+
+    @property
+    def console_log(self) -> Path:
+        """What systemd and cloud-init printed to the console."""
+        return self.container.console_log
+
+    @property
+    def user_data_log(self) -> Path:
+        """The output of everything that user data ran; readable after the end as well."""
+        return self.container.changes / "var/log/cloud-init-output.log"
+
+    @property
+    def journal(self) -> Path:
+        """The journal, for `journalctl --directory`; readable after the end as well."""
+        return self.container.changes / "var/log/journal"
+
+    @property
+    def metadata_log(self) -> Path:
+        """The requests to the instance metadata service."""
+        return self.container.state / "imds.log"
+
+
+class Hypervisor:
+    """Boots, ends, connects and equips instances as the emulated EC2 account changes."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        region: str,
+        image: Path,
+        network: Network,
+        state: Path,
+        ca_certificate: Path,
+        report: Callable[[str], None],
+    ) -> None:
+        """`image` is `lab.instance.image.instance_image`'s, `state` this object's directory.
+
+        `report` gets a line when an instance starts or ends, and the whole story of every error.
+        """
+        connect = partial(
+            boto3.client,
+            region_name=region,
+            endpoint_url=endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - the emulator asks for none
+        )
+        self._ec2: Any = connect("ec2")
+        self._iam: Any = connect("iam")
+        self._region = region
+        self._image = image
+        self._network = network
+        self._state = state
+        self._ca_certificate = ca_certificate
+        self._report = report
+        self._hosts: dict[str, Host] = {}
+        self._booted: set[str] = set()
+        self._volumes = Volumes(state / "volumes")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="hypervisor", daemon=True)
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The booted instances by instance id."""
+        return MappingProxyType(dict(self._hosts))
+
+    def start(self) -> None:
+        """Follow the account on a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following, and pull the plug of every instance."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for host in list(self._hosts.values()):
+            self._end(host, Container.kill)
+
+    def step(self) -> None:
+        """Bring machines, volumes and NAT gateways to what the account says now.
+
+        The order matters: a machine is gone before its successor boots and before its volume goes
+        to another.
+        """
+        instances = self._describe_instances()
+        for host in list(self._hosts.values()):
+            if host.instance_id not in instances:
+                self._report(f"instance {host.instance_id} is shutting down")
+                self._end(host, Container.power_off)
+        self._connect_nat_gateways()
+        for instance_id, instance in instances.items():
+            if instance_id not in self._hosts and instance_id not in self._booted:
+                self._boot(instance)
+        self._attach_volumes(instances)
+
+    def _loop(self) -> None:
+        last_story = ""
+        while not self._stopping.is_set():
+            try:
+                self.step()
+                last_story = ""
+            except Exception:  # told; the next round starts from the API again
+                story = traceback.format_exc()
+                if story != last_story:
+                    self._report(f"hypervisor: {story}")
+                last_story = story
+            self._stopping.wait(_POLL_SECONDS)
+
+    def _describe_instances(self) -> dict[str, Description]:
+        """The instances that ought to run, by instance id."""
+        reservations = self._ec2.describe_instances()["Reservations"]
+        return {
+            instance["InstanceId"]: instance | {"OwnerId": reservation["OwnerId"]}
+            for reservation in reservations
+            for instance in reservation["Instances"]
+            if instance["State"]["Name"] in _ALIVE
+        }
+
+    def _connect_nat_gateways(self) -> None:
+        available = {"Name": "state", "Values": ["available"]}
+        gateways = self._ec2.describe_nat_gateways(Filters=[available])["NatGateways"]
+        deployed: dict[str, tuple[IPv4Network, IPv4Address]] = {}
+        for gateway in gateways:
+            subnet, vpc = self._subnet_and_vpc(gateway["SubnetId"])
+            address = gateway["NatGatewayAddresses"][0]["PublicIp"]
+            deployed[subnet["AvailabilityZone"]] = (
+                IPv4Network(vpc["CidrBlock"]),
+                IPv4Address(address),
+            )
+        for zone in self._network.zones:
+            private, elastic_ip = deployed.get(zone, (None, None))
+            self._network.snat(zone=zone, private=private, elastic_ip=elastic_ip)
+
+    def _boot(self, instance: Description) -> None:
+        """Boot `instance`, and never try a second time: EC2 would not either."""
+        data = self._instance_data(instance)
+        if any(host.zone == data.zone for host in self._hosts.values()):
+            return  # a zone of the lab has one host, so it waits for its predecessor's end
+        self._booted.add(data.instance_id)
+        interface = Interface(
+            vpc=data.vpc_cidr, subnet=data.subnet_cidr, address=data.address, mac=data.mac
+        )
+        state = self._state / data.instance_id
+        state.mkdir(parents=True, exist_ok=True)
+        host = Host(
+            instance_id=data.instance_id,
+            zone=data.zone,
+            container=Container(
+                name=data.instance_id,
+                root=self._image,
+                netns=self._network.connect_host(zone=data.zone, interface=interface),
+                state=state,
+                prepare=partial(prepare_instance, ca_certificate=self._ca_certificate),
+            ),
+            metadata=InstanceMetadata(
+                instance=data,
+                listener=listening_socket(nat_namespace(data.zone), str(INSTANCE_METADATA), 80),
+                log=state / "imds.log",
+            ),
+        )
+        host.metadata.start()
+        self._hosts[data.instance_id] = host
+        self._report(f"instance {data.instance_id} boots at {data.address} in {data.zone}")
+        try:
+            host.container.start()
+        except BaseException:
+            self._end(host, Container.kill)
+            raise
+
+    def _end(self, host: Host, how: Callable[[Container], None]) -> None:
+        how(host.container)
+        for volume, instance_id in self._volumes.attached.items():
+            if instance_id == host.instance_id:
+                self._volumes.detach(volume)
+        host.metadata.stop()
+        self._network.disconnect_host(zone=host.zone)
+        del self._hosts[host.instance_id]
+
+    def _attach_volumes(self, instances: Mapping[str, Description]) -> None:
+        wanted = {}
+        sizes = {}
+        if self._hosts:
+            for volume in self._ec2.describe_volumes()["Volumes"]:
+                sizes[volume["VolumeId"]] = volume["Size"]
+                for attachment in volume["Attachments"]:
+                    instance = instances.get(attachment["InstanceId"], {})
+                    # The root volume is the container's own file system.
+                    if attachment["Device"] != instance.get("RootDeviceName"):
+                        wanted[volume["VolumeId"]] = attachment["InstanceId"]
+        for volume_id, instance_id in self._volumes.attached.items():
+            if wanted.get(volume_id) != instance_id:
+                self._volumes.detach(volume_id)
+        for volume_id, instance_id in wanted.items():
+            host = self._hosts.get(instance_id)
+            if host is not None and volume_id not in self._volumes.attached:
+                self._volumes.attach(
+                    volume=volume_id,
+                    size_gib=sizes[volume_id],
+                    instance=instance_id,
+                    container=host.container,
+                )
+
+    def _instance_data(self, instance: Description) -> InstanceData:
+        subnet, vpc = self._subnet_and_vpc(instance["SubnetId"])
+        user_data = self._ec2.describe_instance_attribute(
+            InstanceId=instance["InstanceId"], Attribute="userData"
+        )
+        address = IPv4Address(instance["PrivateIpAddress"])
+        profile_arn = instance.get("IamInstanceProfile", {}).get("Arn")
+        return InstanceData(
+            instance_id=instance["InstanceId"],
+            image_id=instance["ImageId"],
+            instance_type=instance["InstanceType"],
+            architecture=instance["Architecture"],
+            account=instance["OwnerId"],
+            region=self._region,
+            zone=subnet["AvailabilityZone"],
+            vpc_id=vpc["VpcId"],
+            vpc_cidr=IPv4Network(vpc["CidrBlock"]),
+            subnet_id=subnet["SubnetId"],
+            subnet_cidr=IPv4Network(subnet["CidrBlock"]),
+            address=address,
+            mac="02:00:" + address.packed.hex(":"),
+            host_name=private_name(address, self._region),
+            security_groups=tuple(group["GroupName"] for group in instance["SecurityGroups"]),
+            profile_arn=profile_arn,
+            role=self._role_of(profile_arn) if profile_arn else None,
+            user_data=base64.b64decode(user_data.get("UserData", {}).get("Value", "")),
+        )
+
+    def _subnet_and_vpc(self, subnet_id: str) -> tuple[Description, Description]:
+        subnet = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]
+        vpc = self._ec2.describe_vpcs(VpcIds=[subnet["VpcId"]])["Vpcs"][0]
+        return subnet, vpc
+
+    def _role_of(self, profile_arn: str) -> str:
+        name = profile_arn.rpartition("/")[2]
+        profile = self._iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+        role: str = profile["Roles"][0]["RoleName"]
+        return role
