@@ -1,0 +1,1 @@
+"""An emulated AWS that the real CDK command line deploys into."""

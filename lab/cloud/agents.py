@@ -1,0 +1,114 @@
+"""Stand-ins for the two agents that a host installs from AWS's own buckets.
+
+The real packages are not redistributable with the lab and would reach for services that it does not
+have. The stand-ins are real Debian packages with the same names, under the same object keys, that
+install units of the same names; the units do nothing.
+"""
+
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ARCHITECTURES = ("amd64", "arm64")
+
+_UNIT = """\
+[Unit]
+Description=Stand-in for {package}
+
+[Service]
+ExecStart=/bin/sleep infinity
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_CONTROL = """\
+Package: {package}
+Version: 0.0.1
+Architecture: {architecture}
+Maintainer: Postern's lab <postmaster@example.com>
+Description: stand-in
+ Takes the place of AWS's package in the lab and does nothing.
+"""
+
+# What the real command does as far as a host notices: the agent runs afterwards.
+_CLOUDWATCH_CONTROL = """\
+#!/bin/sh
+exec systemctl enable --now amazon-cloudwatch-agent.service
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    package: str
+    bucket: str
+    """With ``{region}`` in place of the Region."""
+    key: str
+    """The object key, with ``{architecture}``."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Executables beside the unit: path to text."""
+    start_on_installation: bool
+
+
+AGENTS = (
+    Agent(
+        package="amazon-ssm-agent",
+        bucket="amazon-ssm-{region}",
+        key="latest/debian_{architecture}/amazon-ssm-agent.deb",
+        start_on_installation=True,
+    ),
+    Agent(
+        package="amazon-cloudwatch-agent",
+        bucket="amazoncloudwatch-agent-{region}",
+        key="debian/{architecture}/latest/amazon-cloudwatch-agent.deb",
+        files={
+            "opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl": _CLOUDWATCH_CONTROL
+        },
+        start_on_installation=False,
+    ),
+)
+
+
+def publish(*, s3: Any, region: str) -> None:  # noqa: ANN401 - boto3 makes clients at run time
+    """Build the packages with dpkg-deb and put them into the Region's buckets."""
+    for agent in AGENTS:
+        bucket = agent.bucket.format(region=region)
+        s3.create_bucket(Bucket=bucket)
+        for architecture in ARCHITECTURES:
+            s3.put_object(
+                Bucket=bucket,
+                Key=agent.key.format(architecture=architecture),
+                Body=build(agent, architecture),
+            )
+
+
+def build(agent: Agent, architecture: str) -> bytes:
+    """The agent's stand-in as the bytes of a .deb file."""
+    unit = f"{agent.package}.service"
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory) / "tree"
+        _write(
+            tree / "DEBIAN" / "control",
+            _CONTROL.format(package=agent.package, architecture=architecture),
+        )
+        _write(tree / "lib/systemd/system" / unit, _UNIT.format(package=agent.package))
+        if agent.start_on_installation:
+            script = f"#!/bin/sh\nset -e\nsystemctl enable --now {unit}\n"
+            _write(tree / "DEBIAN" / "postinst", script, mode=0o755)
+        for path, text in agent.files.items():
+            _write(tree / path, text, mode=0o755)
+        package = Path(directory) / "agent.deb"
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, package],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return package.read_bytes()
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)

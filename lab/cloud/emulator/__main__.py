@@ -1,0 +1,57 @@
+"""Run the emulated AWS: ``python -m lab.cloud.emulator``, settings from ministack's environment.
+
+Ends when standard input does, so that it never outlives whoever started it.
+"""
+
+import os
+import sys
+import threading
+from importlib import import_module
+
+from lab.cloud.emulator import (
+    auto_scaling,
+    elastic_ips,
+    flow_logs,
+    hosted_zones,
+    images,
+    instances,
+    loopback,
+    nat_gateways,
+    resource_signals,
+    return_values,
+    reverse_dns,
+    stack_polling,
+    volumes,
+)
+
+_EXTENSIONS = (
+    loopback,
+    elastic_ips,
+    nat_gateways,
+    volumes,
+    flow_logs,
+    reverse_dns,
+    images,
+    instances,
+    resource_signals,
+    auto_scaling,
+    hosted_zones,
+    return_values,
+    stack_polling,
+)
+
+
+def main() -> None:
+    for extension in _EXTENSIONS:
+        extension.install()
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    import_module("ministack.app").main()
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

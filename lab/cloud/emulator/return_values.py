@@ -1,0 +1,52 @@
+"""What ``Ref`` and ``Fn::GetAtt`` answer where ministack 1.5.33 differs from CloudFormation."""
+
+from collections.abc import Callable
+
+from lab.cloud.emulator.upstream import (
+    RESOURCE_TYPES,
+    Properties,
+    Resource,
+    ec2,
+    secrets_manager,
+    wrap,
+)
+
+
+def install() -> None:
+    secret = RESOURCE_TYPES["AWS::SecretsManager::Secret"]
+    wrap(secret, "create", _create_secret)
+    wrap(secret, "update", _update_secret)
+    wrap(secret, "delete", _delete_secret)
+    for operation in ("create", "update"):
+        wrap(RESOURCE_TYPES["AWS::EC2::VPC"], operation, _vpc)
+
+
+def _create_secret(original: Callable[..., Resource], *arguments: object) -> Resource:
+    """``Ref`` of a secret is its ARN; ministack answers its name."""
+    _, attributes = original(*arguments)
+    return attributes["Arn"], attributes
+
+
+def _update_secret(
+    original: Callable[..., Resource],
+    physical_id: str,
+    *arguments: object,
+) -> Resource:
+    _, attributes = original(_secret_name(physical_id), *arguments)
+    return attributes["Arn"], attributes
+
+
+def _delete_secret(original: Callable[..., None], physical_id: str, properties: Properties) -> None:
+    original(_secret_name(physical_id), properties)
+
+
+def _secret_name(arn: str) -> str:
+    return next(
+        (name for name, secret in secrets_manager._secrets.items() if secret["ARN"] == arn), arn
+    )
+
+
+def _vpc(original: Callable[..., Resource], *arguments: object) -> Resource:
+    """``CidrBlock`` of a VPC, which CDK's ``vpc_cidr_block`` asks for."""
+    vpc_id, attributes = original(*arguments)
+    return vpc_id, {**attributes, "CidrBlock": ec2._vpcs[vpc_id]["CidrBlock"]}

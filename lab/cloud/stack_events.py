@@ -1,0 +1,127 @@
+"""A deployment's stack events, in the words of a person who waits for it."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+POLL_SECONDS = 0.5
+
+_DONE = {"CREATE": "created", "UPDATE": "updated", "DELETE": "deleted", "ROLLBACK": "rolled back"}
+# Follows from another failure and explains nothing.
+_CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackEvent:
+    """One event as DescribeStackEvents answers it; ``physical_id`` and ``reason`` may be empty."""
+
+    event_id: str
+    time: datetime
+    stack: str
+    logical_id: str
+    physical_id: str
+    resource_type: str
+    status: str
+    reason: str
+
+    @property
+    def is_about_the_stack(self) -> bool:
+        return self.resource_type == "AWS::CloudFormation::Stack"
+
+    @property
+    def is_failure(self) -> bool:
+        """Says why an operation did not succeed."""
+        return (
+            self.status.endswith("_FAILED") or "FAILURE signal" in self.reason
+        ) and not self.reason.startswith(_CONSEQUENCES)
+
+    def __str__(self) -> str:
+        """``MailHosts: AutoScalingGroup created``, with a reason where there is one."""
+        stack = self.stack.rpartition("-")[2]
+        operation, _, outcome = self.status.partition("_")
+        subject = stack if self.is_about_the_stack else f"{stack}: {self.logical_id}"
+        if outcome == "COMPLETE":
+            text = f"{subject} {_DONE.get(operation, self.status)}"
+        else:
+            text = f"{subject} {self.status.lower().replace('_', ' ')}"
+            if self.reason and outcome == "IN_PROGRESS":
+                return f"{subject}: {self.reason}"
+        return f"{text}: {self.reason}" if self.reason else text
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """The beginning of work on a single resource is not; it ends, or fails, soon enough."""
+        return self.is_about_the_stack or bool(self.reason) or "_IN_PROGRESS" not in self.status
+
+
+class EventReader:
+    """Reads the events of every stack whose name starts with ``prefix``, each event once."""
+
+    def __init__(self, cloudformation: Any, *, prefix: str) -> None:  # noqa: ANN401 - boto3
+        self._cloudformation = cloudformation
+        self._prefix = prefix
+        self._seen = {event.event_id for event in self._all()}
+
+    def new_events(self) -> list[StackEvent]:
+        """Those since the last call, or since the reader was made, oldest first."""
+        events = [event for event in self._all() if event.event_id not in self._seen]
+        self._seen.update(event.event_id for event in events)
+        return events
+
+    def _all(self) -> list[StackEvent]:
+        pages = self._cloudformation.get_paginator("list_stacks").paginate()
+        stacks = [
+            stack["StackId"]
+            for page in pages
+            for stack in page["StackSummaries"]
+            if stack["StackName"].startswith(self._prefix)
+        ]
+        events = [event for stack in stacks for event in stack_events(self._cloudformation, stack)]
+        return sorted(events, key=lambda event: event.time)
+
+
+def stack_events(cloudformation: Any, stack: str) -> list[StackEvent]:  # noqa: ANN401 - boto3
+    """Every event of a stack, oldest first. ``stack`` is a name or, for a deleted one, its id."""
+    pages = cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack)
+    newest_first = [event for page in pages for event in page["StackEvents"]]
+    return [_event(event) for event in reversed(newest_first)]
+
+
+def _event(event: dict[str, Any]) -> StackEvent:
+    return StackEvent(
+        event_id=event["EventId"],
+        time=event["Timestamp"],
+        stack=event["StackName"],
+        logical_id=event["LogicalResourceId"],
+        physical_id=event.get("PhysicalResourceId", ""),
+        resource_type=event["ResourceType"],
+        status=event["ResourceStatus"],
+        reason=event.get("ResourceStatusReason", ""),
+    )
+
+
+@contextmanager
+def followed(reader: EventReader, tell: Callable[[StackEvent], None]) -> Iterator[None]:
+    """Tell every new event from a thread of its own while the context lasts."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(POLL_SECONDS):
+            _tell(reader.new_events(), tell)
+
+    thread = threading.Thread(target=follow, name="stack events", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _tell(reader.new_events(), tell)
+
+
+def _tell(events: Iterable[StackEvent], tell: Callable[[StackEvent], None]) -> None:
+    for event in events:
+        tell(event)
