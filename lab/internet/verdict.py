@@ -32,7 +32,7 @@ class Verdict:
     """The IP address that the message came from."""
     helo: str
     reverse_dns: str
-    """The name that `address` has in reverse DNS; the second receiver gives it only if confirmed."""
+    """The name of `address` in reverse DNS; the second receiver gives it only if confirmed."""
     iprev: str
     """Whether that name resolves to `address` again (RFC 8601 section 3)."""
     tls: str
