@@ -72,6 +72,12 @@ class Cloud:
             raise CloudError("No emulated AWS is running: start the lab first.") from error
 
     @property
+    def pid(self) -> int:
+        """The emulator's process id, in the process that started it."""
+        assert self._process is not None, "the emulator was not started here"
+        return self._process.pid
+
+    @property
     def emulator_log(self) -> Path:
         return self.directory / "emulator.log"
 

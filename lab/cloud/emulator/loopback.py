@@ -14,10 +14,11 @@ class ExposureError(PermissionError):
 
 
 def install() -> None:
-    sys.addaudithook(_refuse_other_interfaces)
+    sys.addaudithook(refuse_other_interfaces)
 
 
-def _refuse_other_interfaces(event: str, arguments: tuple[object, ...]) -> None:
+def refuse_other_interfaces(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook of the interpreter; raises ExposureError."""
     if event != "socket.bind":
         return
     address = arguments[1]
