@@ -1,0 +1,1 @@
+"""What an environment consists of on AWS: one file per stack, one construct per capability."""

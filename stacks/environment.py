@@ -1,0 +1,540 @@
+"""The settings of one environment: read from TOML, checked before anything is synthesised.
+
+Every fault is reported with the file, the key and the remedy, all faults at once. This module imports
+neither the CDK nor boto3, because operator commands read it too and should start quickly.
+"""
+
+import difflib
+import functools
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+from publicsuffixlist import PublicSuffixList
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+EXPLAINED: Final = "environments/example.toml explains every key"
+
+# Linux refuses a longer host name (HOST_NAME_MAX), and the sending domain is the host's name.
+LONGEST_HOST_NAME: Final = 64
+# A subnet holds one NAT gateway or one mail host; /28 is the smallest that AWS makes, and the network
+# is divided into sixteen so that a zone can be added without moving the others.
+SMALLEST_VPC_PREFIX: Final = 24
+LARGEST_VPC_PREFIX: Final = 16
+MOST_ZONES: Final = 6
+RFC_1918: Final = tuple(
+    ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+)
+# Families on the Xen hypervisor: their volumes do not appear as NVMe devices, which is how the host
+# recognises its queue volume. https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-nitro-instances.html
+XEN_FAMILIES: Final = frozenset(
+    "c1 c3 c4 cc2 cr1 d2 f1 g2 g3 g3s h1 hs1 i2 i3 m1 m2 m3 m4 p2 p3 r3 r4 t1 t2 x1 x1e".split()
+)
+
+LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]+@(?P<domain>[a-z0-9.-]+)")
+INSTANCE_TYPE: Final = re.compile(
+    r"(?P<series>[a-z]+)(?P<generation>\d+)(?P<attributes>[a-z-]*)\.(?P<size>[a-z0-9-]+)"
+)
+
+Architecture = Literal["amd64", "arm64"]
+DmarcPolicy = Literal["none", "quarantine", "reject"]
+
+
+class InvalidEnvironment(Exception):  # noqa: N818, the name says what is invalid
+    """An environment's file cannot be used; the text is the whole message for whoever edits it."""
+
+
+def _invalid(message: str, *, key: str | None = None) -> PydanticCustomError:
+    """A fault of the setting being validated, or of `key` below it (dotted)."""
+    # Braces would be taken for placeholders of a template; the message goes in as a value instead.
+    return PydanticCustomError("setting", "{message}", {"message": message, "key": key or ""})
+
+
+def _check_domain(name: str) -> str:
+    if name != name.lower():
+        raise _invalid(f'"{name}" has capital letters; write "{name.lower()}"')
+    labels = name.split(".")
+    if len(labels) < 2 or len(name) > 253 or not all(map(LABEL.fullmatch, labels)):
+        raise _invalid(
+            f'"{name}" is not a domain name; write labels of letters, digits and inner hyphens, '
+            'joined by dots and without a final dot, such as "mail.example.com"'
+        )
+    return name
+
+
+def _check_mailbox(address: str) -> str:
+    match = MAILBOX.fullmatch(address)
+    if match is None:
+        raise _invalid(
+            f'"{address}" is not a plain mail address; write one such as "postmaster@example.com" '
+            "(letters, digits and . _ + - before the @, lower case after it)"
+        )
+    _check_domain(match["domain"])
+    return address
+
+
+@functools.cache
+def _public_suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+def _organizational_domain(domain: str) -> str:
+    """The registered domain above `domain`.
+
+    RFC 9990 finds it with DNS look-ups (a tree walk); synthesis makes none, so the public suffix list
+    that RFC 7489 used before stands in for them.
+    """
+    return _public_suffixes().privatesuffix(domain) or domain
+
+
+class _Settings(BaseModel):
+    # Strict: `account = 111122223333` without quotes is a mistake to report, not to convert.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+# TOML has arrays only; a strict tuple would refuse them.
+type_names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class HostedZone(_Settings):
+    """The Route 53 public hosted zone that already exists and that the records go into."""
+
+    id: str
+    name: str
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, zone_id: str) -> str:
+        if not re.fullmatch(r"Z[A-Z0-9]{4,31}", zone_id):
+            raise _invalid(
+                f'"{zone_id}" is not a hosted zone id; write it as `aws route53 list-hosted-zones` '
+                'shows it, without "/hostedzone/", such as "Z0123456789ABCDEFGHIJ"'
+            )
+        return zone_id
+
+    _check_name = field_validator("name")(_check_domain)
+
+
+class Dkim(_Settings):
+    """The DKIM keys: one per selector, all published, one of them signing."""
+
+    selectors: type_names
+    signing: str
+
+    @field_validator("selectors")
+    @classmethod
+    def _check_selectors(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
+        for selector in selectors:
+            if not LABEL.fullmatch(selector):
+                raise _invalid(
+                    f'"{selector}" is not a selector; write lower-case letters, digits and inner '
+                    'hyphens, such as "s2026a"'
+                )
+            if selectors.count(selector) > 1:
+                raise _invalid(f'"{selector}" is in the list twice; remove one of them')
+        return selectors
+
+    @field_validator("signing")
+    @classmethod
+    def _check_signing(cls, signing: str, info: ValidationInfo) -> str:
+        selectors = info.data.get("selectors")
+        if selectors is not None and signing not in selectors:
+            raise _invalid(
+                f'"{signing}" is not in dkim.selectors; add it there and deploy before it signs, or '
+                f"write one of {_quoted(selectors)}"
+            )
+        return signing
+
+
+class Dmarc(_Settings):
+    """What receivers are asked to do with mail that fails, and where they report."""
+
+    policy: DmarcPolicy
+    report_address: str
+    external_report_authorised: bool = False
+
+    _check_report_address = field_validator("report_address")(_check_mailbox)
+
+
+class Network(_Settings):
+    """The VPC's address range; it is divided into sixteen equal subnets."""
+
+    vpc_cidr: str
+
+    @field_validator("vpc_cidr")
+    @classmethod
+    def _check_vpc_cidr(cls, cidr: str) -> str:
+        try:
+            network = ipaddress.IPv4Network(cidr)
+        except ValueError as error:
+            raise _invalid(f'"{cidr}" is not a network ({error}); write "10.40.0.0/24"') from None
+        if not any(network.subnet_of(private) for private in RFC_1918):
+            raise _invalid(
+                f'"{cidr}" is not private (RFC 1918); take a range inside {_quoted(RFC_1918)}'
+            )
+        if not LARGEST_VPC_PREFIX <= network.prefixlen <= SMALLEST_VPC_PREFIX:
+            size = "small" if network.prefixlen > SMALLEST_VPC_PREFIX else "large"
+            raise _invalid(
+                f'"{cidr}" is too {size}; write a prefix length from /{LARGEST_VPC_PREFIX} to '
+                f'/{SMALLEST_VPC_PREFIX}, such as "{network.network_address}/{SMALLEST_VPC_PREFIX}"'
+            )
+        return cidr
+
+
+class Host(_Settings):
+    """The mail host: its size, its queue, and what the owner adds to it."""
+
+    instance_type: str
+    queue_volume_gib: int = Field(ge=1, le=16384)
+    extra_user_data: Path | None = None
+
+    @field_validator("instance_type")
+    @classmethod
+    def _check_instance_type(cls, instance_type: str) -> str:
+        match = INSTANCE_TYPE.fullmatch(instance_type)
+        if match is None or match["series"] == "mac":
+            raise _invalid(
+                f'the architecture of "{instance_type}" is unknown; write an EC2 instance type that '
+                'runs Debian, such as "t3.small" (amd64) or "t4g.small" (arm64)'
+            )
+        if instance_type.split(".")[0] in XEN_FAMILIES:
+            raise _invalid(
+                f'"{instance_type}" is too old to show its queue volume as an NVMe device; write a '
+                'type on the Nitro system, such as "t3.small"'
+            )
+        return instance_type
+
+    @field_validator("extra_user_data", mode="before")
+    @classmethod
+    def _find_extra_user_data(cls, name: object, info: ValidationInfo) -> Path:
+        if not isinstance(name, str):
+            raise _invalid('must be text in quotes: a path, such as "install-application.sh"')
+        folder = (info.context or {}).get("folder", Path())
+        path: Path = folder / name
+        try:
+            script = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise _invalid(
+                f'there is no file "{name}" in {folder}; write a path relative to this file, or '
+                "remove the key"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise _invalid(f'"{name}" cannot be read as UTF-8 text: {error}') from None
+        if not script.startswith("#!"):
+            raise _invalid(
+                f'"{name}" does not say what runs it; begin it with a line such as "#!/bin/bash"'
+            )
+        return path
+
+    @property
+    def architecture(self) -> Architecture:
+        """Debian's name of the processor architecture: Graviton types carry a `g` (or are `a1`)."""
+        match = INSTANCE_TYPE.fullmatch(self.instance_type)
+        assert match is not None
+        family = self.instance_type.split(".")[0]
+        return "arm64" if "g" in match["attributes"] or family == "a1" else "amd64"
+
+    def read_extra_user_data(self) -> str | None:
+        """The owner's script, or None when the environment names none."""
+        return self.extra_user_data.read_text("utf-8") if self.extra_user_data else None
+
+
+class ElasticIp(_Settings):
+    """An address that exists already, whose reputation is worth keeping."""
+
+    allocation_id: str
+    address: str
+
+    @field_validator("allocation_id")
+    @classmethod
+    def _check_allocation_id(cls, allocation_id: str) -> str:
+        if not re.fullmatch(r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})", allocation_id):
+            raise _invalid(
+                f'"{allocation_id}" is not an allocation id; write it as `aws ec2 '
+                'describe-addresses` shows it, such as "eipalloc-0123456789abcdef0"'
+            )
+        return allocation_id
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        try:
+            parsed = ipaddress.IPv4Address(address)
+        except ValueError:
+            raise _invalid(
+                f'"{address}" is not an IPv4 address; write one such as "203.0.113.10"'
+            ) from None
+        if any(parsed in private for private in RFC_1918):
+            raise _invalid(f'"{address}" is private; write the Elastic IP itself')
+        return address
+
+
+class Environment(_Settings):
+    """One environment: everything that distinguishes it from another, and nothing else.
+
+    `file` is where it was read from.
+    """
+
+    # A validator sees the fields above its own, so the order here is the order of dependence.
+    file: Path
+    account: str
+    region: str
+    availability_zones: type_names
+    hosted_zone: HostedZone
+    sending_domain: str
+    postmaster: str
+    keep_identity: bool = True
+    dkim: Dkim
+    dmarc: Dmarc
+    network: Network
+    host: Host
+    elastic_ips: dict[str, ElasticIp] = {}
+    tags: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The file's name without `.toml`; it names the CDK stage and prefixes the stacks."""
+        return self.file.stem
+
+    @field_validator("file")
+    @classmethod
+    def _check_file(cls, file: Path) -> Path:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", file.stem):
+            raise _invalid(
+                f'"{file.stem}" cannot name a stack; use lower-case letters, digits and hyphens, at '
+                'most 31 and beginning with a letter, such as "prod.toml"'
+            )
+        return file
+
+    @field_validator("account")
+    @classmethod
+    def _check_account(cls, account: str) -> str:
+        if not re.fullmatch(r"\d{12}", account):
+            raise _invalid(
+                f'"{account}" is not an AWS account; write its 12 digits in quotes, such as '
+                '"111122223333"'
+            )
+        return account
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, region: str) -> str:
+        if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+            raise _invalid(f'"{region}" is not an AWS Region; write one such as "us-east-1"')
+        if region.startswith("cn-"):
+            raise _invalid(
+                f'"{region}" has other API host names and Debian images than the rest of AWS, and '
+                "neither was tried; write a Region outside China"
+            )
+        return region
+
+    @field_validator("availability_zones")
+    @classmethod
+    def _check_zones(cls, zones: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        region = info.data.get("region")
+        if len(zones) > MOST_ZONES:
+            raise _invalid(f"{len(zones)} zones are too many; write at most {MOST_ZONES}")
+        for zone in zones:
+            if region is not None and not re.fullmatch(re.escape(region) + "[a-z]", zone):
+                raise _invalid(
+                    f'"{zone}" is not an availability zone of {region}; write zones such as '
+                    f'"{region}a"'
+                )
+            if zones.count(zone) > 1:
+                raise _invalid(f'"{zone}" is in the list twice; remove one of them')
+        return zones
+
+    @field_validator("sending_domain")
+    @classmethod
+    def _check_sending_domain(cls, domain: str, info: ValidationInfo) -> str:
+        _check_domain(domain)
+        if len(domain) > LONGEST_HOST_NAME:
+            raise _invalid(
+                f'"{domain}" is also the host name, and Linux allows {LONGEST_HOST_NAME} '
+                f"characters; it has {len(domain)}: write a shorter one"
+            )
+        zone = info.data.get("hosted_zone")
+        if zone is None:
+            return domain
+        if domain == zone.name:
+            raise _invalid(
+                f'"{domain}" is the apex of the hosted zone, whose A and TXT records belong to '
+                f"others (the web site, the SPF of your mailboxes); write a subdomain that nothing "
+                f'else uses, such as "mail.{zone.name}"'
+            )
+        if not domain.endswith(f".{zone.name}"):
+            raise _invalid(
+                f'"{domain}" is not inside the hosted zone "{zone.name}"; write a subdomain of it, '
+                f'such as "mail.{zone.name}", or the hosted zone that contains "{domain}"'
+            )
+        return domain
+
+    @field_validator("postmaster")
+    @classmethod
+    def _check_postmaster(cls, address: str, info: ValidationInfo) -> str:
+        _check_mailbox(address)
+        if address.rpartition("@")[2] == info.data.get("sending_domain"):
+            raise _invalid(
+                f'"{address}" is at the sending domain, which has no MX record and receives '
+                "nothing; write a mailbox elsewhere that a person reads"
+            )
+        return address
+
+    @field_validator("dmarc")
+    @classmethod
+    def _check_dmarc(cls, dmarc: Dmarc, info: ValidationInfo) -> Dmarc:
+        sending_domain = info.data.get("sending_domain")
+        if sending_domain is None:
+            return dmarc
+        receiver = dmarc.report_address.rpartition("@")[2]
+        if receiver == sending_domain:
+            raise _invalid(
+                f'"{dmarc.report_address}" is at the sending domain, which has no MX record and '
+                "receives nothing; write a mailbox elsewhere, such as "
+                f'"dmarc@{_organizational_domain(sending_domain)}"',
+                key="report_address",
+            )
+        external = _organizational_domain(receiver) != _organizational_domain(sending_domain)
+        if external and not dmarc.external_report_authorised:
+            raise _invalid(
+                f'"{dmarc.report_address}" belongs to another organisation than "{sending_domain}", '
+                f"so receivers send reports only when {receiver} says that it wants them "
+                "(RFC 9990, section 4): let its owner publish the TXT record "
+                f'"{sending_domain}._report._dmarc.{receiver}" with the value "v=DMARC1;" and then '
+                "write external_report_authorised = true, or write an address of your own",
+                key="report_address",
+            )
+        return dmarc
+
+    @field_validator("elastic_ips")
+    @classmethod
+    def _check_elastic_ips(
+        cls, addresses: dict[str, ElasticIp], info: ValidationInfo
+    ) -> dict[str, ElasticIp]:
+        zones = info.data.get("availability_zones")
+        if zones is None:
+            return addresses
+        for zone, elastic_ip in addresses.items():
+            if zone not in zones:
+                raise _invalid(
+                    f'"{zone}" is not in availability_zones; write one of {_quoted(zones)}, or add '
+                    "the zone there",
+                    key=zone,
+                )
+            if list(addresses.values()).count(elastic_ip) > 1:
+                raise _invalid(
+                    f"{elastic_ip.allocation_id} is given to two zones; a NAT gateway needs an "
+                    "address of its own",
+                    key=zone,
+                )
+        return addresses
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        for key in tags:
+            if key.lower().startswith(("aws:", "postern:")):
+                raise _invalid(f'"{key}" is a reserved name; write another', key=key)
+        return tags
+
+    @model_validator(mode="after")
+    def _check_longest_record_name(self) -> "Environment":
+        longest = max(self.dkim.selectors, key=len)
+        if len(f"{longest}._domainkey.{self.sending_domain}") > 253:
+            raise _invalid(f'"{longest}" makes a record name over 253 characters; shorten it')
+        return self
+
+
+def load(path: Path) -> Environment:
+    """Read and check one environment.
+
+    Raises InvalidEnvironment, whose text names the file and, for each fault, the key and the remedy.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = _quoted(sorted(file.stem for file in path.parent.glob("*.toml")))
+        raise InvalidEnvironment(
+            f"{path}: there is no such file; {path.parent} has {known}. Copy "
+            "environments/example.toml to it and edit it"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidEnvironment(f"{path}: not TOML: {error}") from None
+    if "file" in settings:
+        raise InvalidEnvironment(f"{path}: file: unknown key; remove it")
+    try:
+        return Environment.model_validate(
+            {"file": path, **settings}, context={"folder": path.parent}
+        )
+    except ValidationError as error:
+        faults = [f"{path}: {_describe(fault)}" for fault in error.errors(include_url=False)]
+        raise InvalidEnvironment("\n".join(faults)) from None
+
+
+def _describe(fault: ErrorDetails) -> str:
+    context = fault.get("ctx", {})
+    key = ".".join(str(part) for part in (*fault["loc"], context.get("key")) if part)
+    match fault["type"]:
+        case "setting":
+            message = context["message"]
+        case "extra_forbidden":
+            message = f"unknown key; {_suggestion(fault)}"
+        case "missing":
+            message = f"is missing; write it, {EXPLAINED}"
+        case "string_type":
+            message = 'must be text; write it in quotes, such as "..."'
+        case "literal_error":
+            choices = _quoted(get_args(DmarcPolicy))
+            message = f'"{fault["input"]}" is unknown; write one of {choices}'
+        case "greater_than_equal" | "less_than_equal" | "int_type":
+            message = f"{fault['msg'].lower()}; write a whole number from 1 to 16384"
+        case "bool_type":
+            message = "must be true or false, without quotes"
+        case _:
+            message = f"{fault['msg'].lower()}; {EXPLAINED}"
+    return f"{key}: {message}"
+
+
+def _suggestion(fault: ErrorDetails) -> str:
+    *parents, unknown = (str(part) for part in fault["loc"])
+    known = _keys_of(parents)
+    close = difflib.get_close_matches(unknown, known, n=1)
+    if close:
+        return f'write "{close[0]}" if that is meant, or remove it'
+    return f"remove it, or write one of {_quoted(known)}"
+
+
+def _keys_of(parents: list[str]) -> list[str]:
+    """The keys that a table may have, the table given by its path in the file."""
+    model: Any = Environment
+    for parent in parents:
+        field = model.model_fields.get(parent) if hasattr(model, "model_fields") else None
+        model = _model_of(field.annotation) if field else model
+    return [key for key in model.model_fields if key != "file"]
+
+
+def _model_of(annotation: Any) -> Any:  # noqa: ANN401, a type as pydantic keeps it
+    return next(
+        (part for part in get_args(annotation) if hasattr(part, "model_fields")), annotation
+    )
+
+
+def _quoted(names: object) -> str:
+    def each() -> Iterator[str]:
+        for name in names:  # type: ignore[attr-defined]
+            yield f'"{name}"'
+
+    return ", ".join(each())

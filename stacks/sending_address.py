@@ -1,0 +1,37 @@
+"""The Elastic IP that a zone's mail leaves from."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from stacks.environment import ElasticIp
+
+
+class SendingAddress(Construct):
+    """A new Elastic IP, or the existing one that the environment names.
+
+    allocation_id, address: tokens for a new address, plain strings for an existing one.
+    removal_policy: what happens to the address, and so to its reverse DNS, when it leaves the stack.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        name: str,
+        existing: ElasticIp | None,
+        removal_policy: cdk.RemovalPolicy,
+    ) -> None:
+        super().__init__(scope, id)
+        if existing:
+            self.allocation_id, self.address = existing.allocation_id, existing.address
+            # It was there before the stack and stays as it is, whatever happens to the stack.
+            self.removal_policy = cdk.RemovalPolicy.RETAIN
+            return
+        elastic_ip = ec2.CfnEIP(self, "ElasticIp", domain="vpc")
+        elastic_ip.apply_removal_policy(removal_policy)
+        cdk.Tags.of(elastic_ip).add("Name", name)
+        self.allocation_id = elastic_ip.attr_allocation_id
+        self.address = elastic_ip.attr_public_ip
+        self.removal_policy = removal_policy
