@@ -28,6 +28,9 @@ START_SECONDS = 60
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
+_NOBODY = "http://127.0.0.1:9"
+
+
 class CloudError(LabError):
     """The emulated AWS did not start, or refused a deployment; the text gives the reason."""
 
@@ -43,6 +46,7 @@ class Cloud:
         cdk: the CDK command line, ``node_modules/.bin/cdk``.
         progress: gets a line for each thing that happens in a deployment.
         region: the Region of clients and of the command line.
+        shutdown_seconds: for how long an instance is shutting down before it is terminated.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Cloud:
         cdk: Path,
         progress: Callable[[str], None],
         region: str = "us-east-1",
+        shutdown_seconds: float = 2.0,
     ) -> None:
         self.region = region
+        self._shutdown_seconds = shutdown_seconds
         self.directory = state / "cloud"
         self._python = python
         self._cdk = cdk
@@ -147,6 +153,7 @@ class Cloud:
             "MINISTACK_REGION": self.region,
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
+            "POSTERN_SHUTDOWN_SECONDS": str(self._shutdown_seconds),
         }
 
     def _wait_until_healthy(self, endpoint: str) -> None:
@@ -160,7 +167,7 @@ class Cloud:
                 time.sleep(0.05)
         raise CloudError(
             f"The emulated AWS did not start. {self.emulator_log} ends with:\n"
-            + _last_lines(self.emulator_log)
+            + _last_lines(self.emulator_log.read_text(errors="replace"))
         )
 
     # What it holds
@@ -186,40 +193,48 @@ class Cloud:
 
     # Deployment
 
-    def bootstrap(self, *, account: str) -> None:
-        """``cdk bootstrap``: the bucket and roles that deployments need; raises CloudError."""
-        self._run_cdk(
-            ["bootstrap", f"aws://{account}/{self.region}"],
-            directory=self.directory,  # without an app in it there is nothing to synthesise
-            stack_prefix="CDKToolkit",
-        )
+    def synthesize(self, environment: str, *, app: Path = PROJECT) -> Path:
+        """``cdk synth``: the cloud assembly of an environment, for `deploy` and `destroy`.
 
-    def deploy(self, environment: str, *, app: Path = PROJECT, options: Sequence[str] = ()) -> None:
-        """``cdk deploy`` of an environment's stacks; raises CloudError with AWS's reasons.
-
-        ``app`` is the directory of ``cdk.json``; ``options`` are further ones of the command line.
+        ``app`` is the directory of ``cdk.json``. Needs no running emulator, so it can be done while
+        that starts. Raises CloudError with what the app said.
         """
+        assembly = self.directory / "assembly"
+        shutil.rmtree(assembly, ignore_errors=True)  # a stale validation report fails the deploy
         self._run_cdk(
             [
-                "deploy",
-                f"{environment}/*",
-                *("--context", f"environment={environment}"),
-                *("--require-approval", "never"),
-                *options,
+                *("synth", f"{environment}/*", "--quiet"),
+                *("--context", f"environment={environment}", "--output", str(assembly)),
             ],
             directory=app,
+        )
+        return assembly
+
+    def bootstrap(self, *, account: str) -> None:
+        """``cdk bootstrap``: the bucket and roles that deployments need; raises CloudError."""
+        self._run_cdk_and_tell(
+            ["bootstrap", f"aws://{account}/{self.region}"], stack_prefix="CDKToolkit"
+        )
+
+    def deploy(self, environment: str, *, assembly: Path) -> None:
+        """``cdk deploy`` of an environment's stacks; raises CloudError with AWS's reasons."""
+        self._run_cdk_and_tell(
+            [
+                *("deploy", f"{environment}/*", "--app", str(assembly)),
+                *("--require-approval", "never", "--progress", "events"),
+            ],
             stack_prefix=f"postern-{environment}-",
         )
 
-    def destroy(self, environment: str, *, app: Path = PROJECT) -> None:
+    def destroy(self, environment: str, *, assembly: Path) -> None:
         """``cdk destroy`` of an environment's stacks; raises CloudError with AWS's reasons."""
-        self._run_cdk(
-            ["destroy", f"{environment}/*", "--context", f"environment={environment}", "--force"],
-            directory=app,
+        self._run_cdk_and_tell(
+            ["destroy", f"{environment}/*", "--app", str(assembly), "--force"],
             stack_prefix=f"postern-{environment}-",
         )
 
-    def _run_cdk(self, arguments: Sequence[str], *, directory: Path, stack_prefix: str) -> None:
+    def _run_cdk_and_tell(self, arguments: Sequence[str], *, stack_prefix: str) -> None:
+        """Run the command line, telling the events of the stacks that it works on."""
         failures: list[StackEvent] = []
 
         def tell(event: StackEvent) -> None:
@@ -228,21 +243,33 @@ class Cloud:
             if event.is_worth_telling:
                 self._progress(str(event))
 
-        output = self.directory / "cdk.out"
-        shutil.rmtree(output, ignore_errors=True)  # a stale validation report fails the next deploy
-        command = [
-            str(self._cdk),
-            *arguments,
-            *("--output", str(output)),
-            *("--progress", "events", "--no-color", "--no-notices", "--ci"),
-        ]
         reader = EventReader(self.client("cloudformation"), prefix=stack_prefix)
-        with self.cdk_log.open("ab") as log, followed(reader, tell):
+        try:
+            with followed(reader, tell):
+                # Where there is no cdk.json, because the app has been synthesised already.
+                self._run_cdk(arguments, directory=self.directory)
+        except CloudError as error:
+            if not failures:
+                raise
+            reasons = "\n".join(f"  {event}" for event in failures)
+            raise CloudError(
+                f"`cdk {arguments[0]}` failed:\n{reasons}\nThe whole story is in {self.cdk_log}."
+            ) from error
+
+    def _run_cdk(self, arguments: Sequence[str], *, directory: Path) -> None:
+        """Run the command line to its end, its output in `cdk_log`; raises CloudError."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        command = [str(self._cdk), *arguments, "--no-color", "--no-notices", "--ci"]
+        with self.cdk_log.open("ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
+            began = log.tell()
             code = self._wait_for(command, directory, log.fileno())
         if code:
-            raise CloudError(self._reason(arguments[0], failures))
+            output = self.cdk_log.read_bytes()[began:].decode(errors="replace")
+            raise CloudError(
+                f"`cdk {arguments[0]}` failed. {self.cdk_log} ends with:\n{_last_lines(output)}"
+            )
 
     def _wait_for(self, command: Sequence[str], directory: Path, output: int) -> int:
         with subprocess.Popen(
@@ -259,14 +286,6 @@ class Cloud:
                 process.terminate()
                 raise
 
-    def _reason(self, operation: str, failures: Sequence[StackEvent]) -> str:
-        if not failures:
-            return f"`cdk {operation}` failed. {self.cdk_log} ends with:\n" + _last_lines(
-                self.cdk_log
-            )
-        reasons = "\n".join(f"  {event}" for event in failures)
-        return f"`cdk {operation}` failed:\n{reasons}\nThe whole story is in {self.cdk_log}."
-
     def _cdk_environment(self) -> dict[str, str]:
         """The caller's environment, pointed at the emulator and free of accounts and proxies."""
         inherited = {
@@ -280,7 +299,8 @@ class Cloud:
             # cdk.json starts the app with `python`: that of this program's virtual environment.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "AWS_REGION": self.region,
-            "AWS_ENDPOINT_URL": self.endpoint,
+            # Never the real AWS: without an emulator there is nobody at the discard port.
+            "AWS_ENDPOINT_URL": self.endpoint if self._endpoint_file.exists() else _NOBODY,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -309,5 +329,5 @@ def _free_port() -> int:
         return port
 
 
-def _last_lines(path: Path, count: int = 20) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
+def _last_lines(text: str, count: int = 20) -> str:
+    return "\n".join(text.splitlines()[-count:])

@@ -1,5 +1,6 @@
 """A deployment's stack events, in the words of a person who waits for it."""
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,16 @@ from typing import Any
 
 POLL_SECONDS = 0.5
 
-_DONE = {"CREATE": "created", "UPDATE": "updated", "DELETE": "deleted", "ROLLBACK": "rolled back"}
+_DONE = {
+    "CREATE_COMPLETE": "created",
+    "UPDATE_COMPLETE": "updated",
+    "DELETE_COMPLETE": "deleted",
+    "DELETE_SKIPPED": "kept",
+    "ROLLBACK_COMPLETE": "rolled back",
+    "UPDATE_ROLLBACK_COMPLETE": "rolled back to what it was",
+}
+# What CDK appends to a logical id.
+_HASH_OF_A_PATH = re.compile(r"[0-9A-F]{8}$")
 # Follows from another failure and explains nothing.
 _CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled")
 
@@ -38,23 +48,28 @@ class StackEvent:
             self.status.endswith("_FAILED") or "FAILURE signal" in self.reason
         ) and not self.reason.startswith(_CONSEQUENCES)
 
-    def __str__(self) -> str:
-        """``MailHosts: AutoScalingGroup created``, with a reason where there is one."""
-        stack = self.stack.rpartition("-")[2]
-        operation, _, outcome = self.status.partition("_")
-        subject = stack if self.is_about_the_stack else f"{stack}: {self.logical_id}"
-        if outcome == "COMPLETE":
-            text = f"{subject} {_DONE.get(operation, self.status)}"
-        else:
-            text = f"{subject} {self.status.lower().replace('_', ' ')}"
-            if self.reason and outcome == "IN_PROGRESS":
-                return f"{subject}: {self.reason}"
-        return f"{text}: {self.reason}" if self.reason else text
-
     @property
     def is_worth_telling(self) -> bool:
-        """The beginning of work on a single resource is not; it ends, or fails, soon enough."""
-        return self.is_about_the_stack or bool(self.reason) or "_IN_PROGRESS" not in self.status
+        """Whether a person learns something: of single resources what ends, fails or has a reason.
+
+        ministack 1.5.33 says UPDATE_COMPLETE of resources that an update leaves alone too; AWS does
+        not. So that of a single resource is left out.
+        """
+        if "_CLEANUP_" in self.status:
+            return False
+        if self.is_about_the_stack or self.reason:
+            return True
+        return "_IN_PROGRESS" not in self.status and self.status != "UPDATE_COMPLETE"
+
+    def __str__(self) -> str:
+        """``MailHosts: MailHostUsEast1A created``, with a reason where there is one."""
+        stack = self.stack.rpartition("-")[2]
+        name = _HASH_OF_A_PATH.sub("", self.logical_id)
+        subject = stack if self.is_about_the_stack else f"{stack}: {name}"
+        if self.reason and self.status.endswith("_IN_PROGRESS") and not self.is_about_the_stack:
+            return f"{subject}: {self.reason}"
+        outcome = _DONE.get(self.status) or self.status.lower().replace("_", " ")
+        return f"{subject} {outcome}: {self.reason}" if self.reason else f"{subject} {outcome}"
 
 
 class EventReader:

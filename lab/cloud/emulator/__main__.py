@@ -18,7 +18,7 @@ from lab.cloud.emulator import (
     loopback,
     nat_gateways,
     resource_signals,
-    return_values,
+    resource_values,
     reverse_dns,
     stack_polling,
     volumes,
@@ -36,7 +36,7 @@ _EXTENSIONS = (
     resource_signals,
     auto_scaling,
     hosted_zones,
-    return_values,
+    resource_values,
     stack_polling,
 )
 

@@ -9,6 +9,7 @@ DescribeInstances says.
 import base64
 import binascii
 import ipaddress
+import os
 import re
 import threading
 import time
@@ -32,7 +33,7 @@ from lab.cloud.emulator.volumes import release_volumes
 
 Instance = dict[str, Any]
 
-SHUTDOWN_SECONDS = 2.0
+SHUTDOWN_SECONDS = float(os.environ["POSTERN_SHUTDOWN_SECONDS"])
 MAX_USER_DATA_BYTES = 16384
 
 # AWS keeps a subnet's first four addresses and its last one for itself.

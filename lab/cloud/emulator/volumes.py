@@ -28,6 +28,7 @@ _PROPERTIES = {
     "Encrypted",
     "Iops",
     "KmsKeyId",
+    "MultiAttachEnabled",
     "Size",
     "Tags",
     "Throughput",
@@ -99,6 +100,8 @@ def release_volumes(instance_id: str) -> None:
 
 def _create(_logical_id: str, properties: Properties, _stack_name: str) -> Resource:
     refuse_unknown_properties(_TYPE, properties, _PROPERTIES)
+    if str(properties.get("MultiAttachEnabled", False)).lower() == "true":
+        raise ValueError("The lab does not emulate volumes that several instances attach.")
     request = {name: value for name, value in properties.items() if name != "Tags"}
     volume_id = element_text(ec2_request("CreateVolume", **request), "volumeId")
     # CreateVolume of ministack 1.5.33 ignores this one.

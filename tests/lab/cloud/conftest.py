@@ -19,6 +19,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         state=tmp_path_factory.mktemp("state"),
         cdk=PROJECT / "node_modules" / ".bin" / "cdk",
         progress=print,
+        shutdown_seconds=0.3,
     )
     cloud.start()
     yield cloud

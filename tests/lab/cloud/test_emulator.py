@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud, CloudError
 from lab.cloud.emulator.loopback import ExposureError, refuse_other_interfaces
@@ -42,6 +43,8 @@ def test_references_have_the_values_that_aws_gives_them(cloud: Cloud) -> None:
 
     assert outputs["Secret"].startswith("arn:aws:secretsmanager:us-east-1:000000000000:secret:")
     assert outputs["Cidr"] == "10.9.0.0/24"
+    with pytest.raises(ClientError, match="AWSCURRENT"):
+        cloud.client("secretsmanager").get_secret_value(SecretId=outputs["Secret"])
     assert stack.delete() == "DELETE_COMPLETE"
 
 

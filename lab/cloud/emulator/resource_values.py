@@ -1,4 +1,4 @@
-"""What ``Ref`` and ``Fn::GetAtt`` answer where ministack 1.5.33 differs from CloudFormation."""
+"""Values of new resources, where ministack 1.5.33 differs from CloudFormation."""
 
 from collections.abc import Callable
 
@@ -21,9 +21,16 @@ def install() -> None:
         wrap(RESOURCE_TYPES["AWS::EC2::VPC"], operation, _vpc)
 
 
-def _create_secret(original: Callable[..., Resource], *arguments: object) -> Resource:
-    """``Ref`` of a secret is its ARN; ministack answers its name."""
-    _, attributes = original(*arguments)
+def _create_secret(
+    original: Callable[..., Resource],
+    logical_id: str,
+    properties: Properties,
+    stack_name: str,
+) -> Resource:
+    """``Ref`` of a secret is its ARN, not its name, and one without a value has no version."""
+    name, attributes = original(logical_id, properties, stack_name)
+    if not {"SecretString", "GenerateSecretString"} & set(properties):
+        secrets_manager._secrets[name]["Versions"].clear()
     return attributes["Arn"], attributes
 
 
