@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import fcntl
+import functools
 import hashlib
 import json
 import shutil
@@ -51,7 +52,8 @@ class DebianArchives:
         ]
 
 
-def debian_archives(apt_options: Sequence[str] = ()) -> DebianArchives:
+@functools.cache
+def debian_archives(apt_options: tuple[str, ...] = ()) -> DebianArchives:
     """Ask apt which Debian archives this machine uses.
 
     apt itself is asked, not its files: it knows both of their formats, and each archive's `Origin`

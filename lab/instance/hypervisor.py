@@ -202,23 +202,27 @@ class Hypervisor:
                 log=state / "imds.log",
             ),
         )
-        host.metadata.start()
-        self._hosts[data.instance_id] = host
         self._report(f"instance {data.instance_id} boots at {data.address} in {data.zone}")
+        host.metadata.start()
         try:
             host.container.start()
         except BaseException:
-            self._end(host, Container.kill)
+            self._release(host)
             raise
+        self._hosts[data.instance_id] = host
 
     def _end(self, host: Host, how: Callable[[Container], None]) -> None:
         how(host.container)
         for volume, instance_id in self._volumes.attached.items():
             if instance_id == host.instance_id:
                 self._volumes.detach(volume)
+        self._release(host)
+        del self._hosts[host.instance_id]
+
+    def _release(self, host: Host) -> None:
+        """Take away what AWS gave the machine of `host`, which runs no more."""
         host.metadata.stop()
         self._network.disconnect_host(zone=host.zone)
-        del self._hosts[host.instance_id]
 
     def _attach_volumes(self, instances: Mapping[str, Description]) -> None:
         wanted = {}

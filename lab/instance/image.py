@@ -87,6 +87,8 @@ def instance_image(*, cache: Path, progress: Callable[[str], None]) -> Path:
             'chroot "$1" systemctl --quiet enable systemd-networkd.service',
             'ln -sf /run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"',
             'rm -f "$1"/etc/ssh/ssh_host_*',  # each instance's own: cloud-init makes them
+            # Many machines that start at once wait a random second or two first; here is one.
+            'echo nodelay >> "$1/etc/dhcpcd.conf"',
         ],
         progress=progress,
     )

@@ -133,6 +133,9 @@ class Network:
                 nat,
             )
             _ip(f"link set lo up\nlink set {HOST_INTERFACE} address {interface.mac}", host)
+            # No neighbour can have the same link-local address, and networkd would wait 2 s to see.
+            with namespace.entered(host):
+                Path(f"/proc/sys/net/ipv6/conf/{HOST_INTERFACE}/accept_dad").write_text("0")
             self._start_dnsmasq(zone, interface)
         return host
 
