@@ -31,4 +31,5 @@ class Places:
 
     @property
     def log(self) -> Path:
-        return self.state / "supervisor.log"
+        """What the supervisor prints; next to the state, which the supervisor empties."""
+        return self.state.with_suffix(".log")

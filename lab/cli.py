@@ -1,0 +1,170 @@
+"""`postern lab`: keep the lab, use it, look into it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lab.control import LabError, NotRunning
+from lab.internet.verdict import Verdict, passes, table
+from lab.internet.zones import FAULTS
+from lab.lab import Lab
+from lab.preflight import CannotRunHere
+from lab.steps import Steps
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The proof on one machine: emulated AWS, real Debian, real mail, real receivers.",
+)
+console = Console(soft_wrap=False)
+
+_RECIPIENTS = ["anyone@example.net", "anyone@example.org"]
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    """Show an expected failure as its sentence, with exit status 1."""
+    try:
+        yield
+    except (CannotRunHere, LabError) as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted; the lab is ended.")
+        raise typer.Exit(130) from None
+
+
+@app.command("try")
+def try_out(
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Publish DNS with a fault: {', '.join(sorted(FAULTS))}"),
+    ] = None,
+) -> None:
+    """The main job, once through: deploy, boot, send, judge, end."""
+    with _told_errors():
+        steps = Steps(console)
+        lab = Lab.start(steps=steps, keep=False)
+        try:
+            lab.publish(fault or [])
+            _deploy(lab, steps)
+            verdicts = _send(lab, steps, _RECIPIENTS, "From a clone to a mail that every check passes")
+        finally:
+            with steps.step("Ending the lab"):
+                lab.end()
+        _show(verdicts)
+        console.print(f"[dim]{steps.elapsed:.0f} s in all[/dim]")
+        raise typer.Exit(0 if all(map(passes, verdicts)) else 1)
+
+
+@app.command()
+def up() -> None:
+    """Start the lab, deploy into it, and keep it."""
+    with _told_errors():
+        steps = Steps(console)
+        lab = Lab.start(steps=steps, keep=True)
+        try:
+            _deploy(lab, steps)
+        except BaseException:
+            lab.end()
+            raise
+        console.print(
+            "The lab is up. Next: `postern lab send`, `postern lab shell`, `postern lab logs`, "
+            "`postern lab status`, `postern lab down`.\n"
+            f"Any AWS client works with it: AWS_ENDPOINT_URL={lab.cloud.endpoint} "
+            "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
+        )
+
+
+@app.command()
+def send(
+    to: Annotated[list[str] | None, typer.Option(help="A recipient; may be repeated")] = None,
+    subject: str = "A mail from the lab",
+    text: str = "Sent with sendmail -t on the mail host.",
+) -> None:
+    """Send a message from the mail host and show what the receivers say."""
+    with _told_errors():
+        verdicts = _send(Lab.find(), Steps(console), to or _RECIPIENTS, subject, text)
+        _show(verdicts)
+        raise typer.Exit(0 if all(map(passes, verdicts)) else 1)
+
+
+@app.command()
+def shell() -> None:
+    """Be root on the mail host."""
+    with _told_errors():
+        command = Lab.find().host_command("bash", "--login")
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come")] = False,
+) -> None:
+    """Show the mail host's journal since it booted."""
+    with _told_errors():
+        options = ["--follow"] if follow else ["--no-pager"]
+        command = Lab.find().host_command("journalctl", "--boot", *options)
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def status() -> None:
+    """Show what runs and where its files are."""
+    with _told_errors():
+        lab = Lab.find()
+        console.print(f"emulated AWS     {lab.cloud.endpoint}")
+        for instance in lab.instance_ids:
+            console.print(f"mail host        {instance}")
+        console.print(f"received mail    {lab.places.received}")
+        console.print(f"logs             {lab.places.log}, {lab.cloud.cdk_log}")
+        console.print("units:")
+    raise typer.Exit(
+        subprocess.run(
+            lab.host_command("systemctl", "--no-pager", "list-units", "--failed", "--quiet"),
+            check=False,
+        ).returncode
+    )
+
+
+@app.command()
+def down() -> None:
+    """End the lab and everything in it; received mail stays."""
+    with _told_errors():
+        try:
+            lab = Lab.find()
+        except NotRunning:
+            console.print("No lab is running.")
+            return
+        with Steps(console).step("Ending the lab"):
+            lab.end()
+
+
+def _deploy(lab: Lab, steps: Steps) -> None:
+    with steps.step("CDK bootstrap"):
+        lab.cloud.bootstrap(account=lab.environment.account)
+    with steps.step("CDK deploy: a host boots, installs, tests itself and signals"):
+        lab.deploy()
+
+
+def _send(
+    lab: Lab, steps: Steps, to: list[str], subject: str, text: str = "It works.\n"
+) -> list[Verdict]:
+    receivers = sorted({f"mx.{address.rpartition('@')[2]}" for address in to})
+    with steps.step("Sending a mail with sendmail -t on the host"):
+        message_id = lab.send(to=to, subject=subject, text=text)
+    with steps.step(f"Waiting for {' and '.join(receivers)}"):
+        return lab.wait_for(message_id=message_id, receivers=receivers)
+
+
+def _show(verdicts: list[Verdict]) -> None:
+    console.print(table(verdicts))
+    if all(map(passes, verdicts)):
+        console.print("[green]Every check passes at every receiver.[/green]")
+    else:
+        console.print("[red]Something is wrong; each ✗ says what the receiver saw.[/red]")

@@ -1,0 +1,216 @@
+"""The lab as a command or a test sees it: start it or find it, deploy, send, ask, end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, suppress
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import make_msgid
+from typing import IO, Any, Self
+
+from lab.cloud.cloud import Cloud
+from lab.control import LabError, NotRunning, ask, supervisor_pid
+from lab.internet.verdict import Verdict
+from lab.places import PROJECT, Places
+from lab.preflight import require_a_fit_machine
+from lab.steps import Steps
+from stacks.environment import load
+
+ENVIRONMENT = PROJECT / "environments" / "lab.toml"
+
+_END_SECONDS = 60
+
+# Process-id and mount namespaces of its own: the kernel ends all that is in them with the supervisor.
+_SUPERVISOR = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"),
+    *(sys.executable, "-m", "lab.supervisor", f"--environment={ENVIRONMENT}"),
+)
+
+
+class Lab:
+    """A running lab: `Lab.start` makes one, `Lab.find` finds the one that `postern lab up` left."""
+
+    def __init__(
+        self, *, places: Places, supervisor: int, progress: Callable[[str], None] = str
+    ) -> None:
+        """`supervisor` is its process id; `progress` gets a line for each event of a deployment."""
+        self.places = places
+        self.environment = load(ENVIRONMENT)
+        self.cloud = Cloud(
+            python=places.emulator_python,
+            state=places.state,
+            cdk=places.cdk,
+            progress=progress,
+            region=self.environment.region,
+        )
+        self._supervisor = supervisor
+
+    @classmethod
+    def start(cls, *, steps: Steps, keep: bool) -> Self:
+        """Start everything but the instances, which `deploy` brings.
+
+        Unless it is to be kept, the lab ends with this process, however this process ends.
+
+        Raises:
+            CannotRunHere: this machine is not fit for it.
+            LabError: a part did not start, or a lab is already running.
+        """
+        places = Places()
+        require_a_fit_machine(places)
+        with places.log.open("wb") as log:
+            process = subprocess.Popen(
+                [*_SUPERVISOR, *([] if keep else ["--end-with-stdin"])],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the command, which ends the lab in order
+            )
+        try:
+            assert process.stdout is not None
+            _follow_the_start(process.stdout, steps, places)
+            return cls(
+                places=places,
+                supervisor=supervisor_pid(places.control_socket),
+                progress=steps.detail,
+            )
+        except BaseException:  # Ctrl-C too
+            process.kill()
+            process.wait()
+            raise
+
+    @classmethod
+    def find(cls, *, progress: Callable[[str], None] = str) -> Self:
+        """The lab that runs on this machine; raises NotRunning."""
+        places = Places()
+        return cls(
+            places=places, supervisor=supervisor_pid(places.control_socket), progress=progress
+        )
+
+    def end(self) -> None:
+        """Power off the instances and end every process of the lab."""
+        with suppress(NotRunning):
+            ask(self.places.control_socket, "stop")
+        deadline = time.monotonic() + _END_SECONDS
+        while _is_alive(self._supervisor) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.kill()
+
+    def kill(self) -> None:
+        """End every process of the lab at once, as when its supervisor dies."""
+        with suppress(ProcessLookupError):
+            os.kill(self._supervisor, signal.SIGKILL)
+
+    def deploy(self, *options: str) -> None:
+        """Deploy the lab's environment with the CDK command line; raises CloudError."""
+        self.cloud.deploy(self.environment.name, options=options)
+
+    @property
+    def instance_ids(self) -> list[str]:
+        """The instances that run now."""
+        return [host["instance_id"] for host in self._ask("hosts")]
+
+    def host_command(self, *argv: str, instance_id: str | None = None) -> list[str]:
+        """The command line that runs ``argv`` as root on an instance, the only one if not named."""
+        hosts = [h for h in self._ask("hosts") if instance_id in (None, h["instance_id"])]
+        if len(hosts) != 1:
+            running = ", ".join(self.instance_ids) or "none"
+            raise LabError(f"Name one of the running instances: {running}.")
+        return [
+            *("nsenter", f"--target={self._supervisor}", "--mount", "--pid", "--wdns=/"),
+            *hosts[0]["enter"],
+            *argv,
+        ]
+
+    def run(
+        self,
+        *argv: str,
+        input: bytes = b"",  # noqa: A002 - the name subprocess.run gives it
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``argv`` as root on the only instance; its exit status is the caller's to judge."""
+        finished = subprocess.run(
+            self.host_command(*argv), check=False, input=input, capture_output=True, timeout=timeout
+        )
+        return subprocess.CompletedProcess(
+            argv,
+            finished.returncode,
+            finished.stdout.decode(errors="replace"),
+            finished.stderr.decode(errors="replace"),
+        )
+
+    def submit(self, message: bytes, *, sender: str | None = None) -> None:
+        """Hand a message to ``sendmail -t`` on the instance; raises LabError when it refuses."""
+        options = () if sender is None else ("-f", sender)
+        result = self.run("sendmail", "-t", "-oi", *options, input=message)
+        if result.returncode:
+            raise LabError(
+                f"sendmail refused the message (status {result.returncode}): "
+                f"{result.stdout}{result.stderr}"
+            )
+
+    def send(self, *, to: Sequence[str], subject: str, text: str) -> str:
+        """Write and submit a message; returns its Message-ID."""
+        domain = self.environment.sending_domain
+        message = EmailMessage()
+        message["From"] = f"Postern <hello@{domain}>"
+        message["To"] = ", ".join(to)
+        message["Subject"] = subject
+        message["Message-ID"] = make_msgid(domain=domain)
+        message.set_content(text)
+        self.submit(message.as_bytes(), sender=f"hello@{domain}")
+        return str(message["Message-ID"])
+
+    def wait_for(
+        self, *, receivers: Collection[str] | None = None, timeout: float = 60, **message: str
+    ) -> list[Verdict]:
+        """The verdicts on the message with this ``message_id`` or ``subject``, one a receiver."""
+        named = {} if receivers is None else {"receivers": list(receivers)}
+        answers = self._ask("wait_for", timeout=timeout, **named, **message)
+        return [Verdict.from_json(answer) for answer in answers]
+
+    def publish(self, faults: Collection[str] = ()) -> None:
+        """Serve the deployed DNS records with these faults (`lab.internet.zones.FAULTS`)."""
+        self._ask("publish", faults=sorted(faults))
+
+    def block_smtp(self, *, blocked: bool) -> None:
+        """Block port 25 at every NAT gateway, as AWS does until asked, or open it."""
+        self._ask("block_smtp", blocked=blocked)
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        return ask(self.places.control_socket, operation, **arguments)
+
+
+def _follow_the_start(lines: IO[str], steps: Steps, places: Places) -> None:
+    """Show the supervisor's steps until it is ready; raises LabError when it is not."""
+    with ExitStack() as step:
+        for line in lines:
+            message = json.loads(line)
+            match message:
+                case {"begin": title}:
+                    step.enter_context(steps.step(title))
+                case {"detail": text}:
+                    steps.detail(text)
+                case {"end": _}:
+                    step.close()
+                case {"failed": text}:
+                    raise LabError(f"{text}\n(The whole story is in {places.log}.)")
+                case {"ready": True}:
+                    return
+        raise LabError(f"The lab ended while it started: see {places.log}.")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,242 @@
+"""The lab's one process: everything else in the lab descends from it.
+
+It runs in process-id and mount namespaces of its own (see `lab.lab`), so that the kernel ends every
+process, every mount and every named network namespace with it, however it ends. What the kernel
+does not clean (cgroup directories, files) is swept when the next lab starts.
+
+Until the lab is ready, standard output carries one JSON object a line: ``{"begin": step}``,
+``{"detail": text}``, ``{"end": step}``, and last ``{"ready": true}`` or ``{"failed": text}``.
+Afterwards `lab.control` is the way in.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab.cloud.cloud import Cloud
+from lab.container import sweep_cgroups
+from lab.control import ControlServer, Handler, LabError
+from lab.images import ImageError
+from lab.instance.hypervisor import Hypervisor
+from lab.instance.image import instance_image, mirror_hosts
+from lab.instance.mirror import MirrorError, debian_mirror
+from lab.internet.internet import Internet
+from lab.internet.service import InternetError
+from lab.network import Network, NetworkError
+from lab.network.namespace import DIRECTORY as NETWORK_NAMESPACES
+from lab.places import Places
+from stacks.environment import Environment, load
+from user_data import PACKAGES
+
+# Each of these carries a whole sentence for a person.
+_TOLD = (ImageError, InternetError, LabError, MirrorError, NetworkError)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lab.supervisor")
+    parser.add_argument("--environment", type=Path, required=True)
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="end when standard input closes, so as not to outlive whoever started the lab",
+    )
+    arguments = parser.parse_args()
+    starter = _Starter()
+    try:
+        _supervise(arguments.environment, starter, end_with_stdin=arguments.end_with_stdin)
+    except Exception as error:  # the starter shows it, and the log has the trace
+        traceback.print_exc()
+        told = str(error) if isinstance(error, _TOLD) else f"{type(error).__name__}: {error}"
+        starter.say(failed=told)
+        sys.exit(1)
+
+
+def _supervise(environment: Path, starter: "_Starter", *, end_with_stdin: bool) -> None:
+    places = Places()
+    with _only_lab(places), ExitStack() as ending:
+        services = Services(places=places, environment=load(environment), starter=starter)
+        ending.callback(services.stop)
+        services.start()
+        server = ControlServer(path=places.control_socket, operations=services.operations())
+        ending.callback(places.control_socket.unlink, missing_ok=True)
+        for ending_signal in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending_signal, lambda *_: services.stop_asked.set())
+        if end_with_stdin:
+            threading.Thread(
+                target=_wait_for_end_of_stdin, args=[services.stop_asked], daemon=True
+            ).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        starter.say(ready=True)
+        starter.let_go()
+        services.stop_asked.wait()
+        server.shutdown()
+
+
+class Services:
+    """Everything that runs in the lab, in the order in which it starts."""
+
+    def __init__(self, *, places: Places, environment: Environment, starter: "_Starter") -> None:
+        self.stop_asked = threading.Event()
+        self._places = places
+        self._environment = environment
+        self._starter = starter
+        self._ending = ExitStack()
+
+    def start(self) -> None:
+        """Start everything but the instances, which follow when they are deployed."""
+        places, environment, detail = self._places, self._environment, self._starter.detail
+        step = self._starter.step
+        with step("Debian image of the instance"):
+            image = instance_image(cache=places.cache, progress=detail)
+        with step("Debian mirror for the instance"):
+            mirror = debian_mirror(
+                cache=places.cache, image=image, packages=PACKAGES, progress=detail
+            )
+        with step("Emulated AWS"):
+            self._cloud = Cloud(
+                python=places.emulator_python,
+                state=places.state,
+                cdk=places.cdk,
+                progress=detail,
+                region=environment.region,
+            )
+            endpoint = self._cloud.start()
+            self._ending.callback(self._cloud.stop)
+            self._cloud.create_hosted_zone(
+                hosted_zone_id=environment.hosted_zone.id, name=environment.hosted_zone.name
+            )
+        with step("Network: Internet, NAT gateway, private subnet"):
+            self._network = Network(state=places.state / "network", region=environment.region)
+            self._network.up(environment.availability_zones)
+        with step("Internet: DNS, two receivers, AWS's TLS end, Debian mirror"):
+            self._internet = Internet(
+                endpoint=endpoint,
+                client=self._cloud.client,
+                region=environment.region,
+                hosted_zone_id=environment.hosted_zone.id,
+                hosted_zone_name=environment.hosted_zone.name,
+                state=places.state / "internet",
+                cache=places.cache,
+                received=places.received,
+                mirror=mirror,
+                mirror_hosts=mirror_hosts(image),
+                progress=detail,
+            )
+            self._internet.start()
+            self._ending.callback(self._internet.stop)
+        self._hypervisor = Hypervisor(
+            endpoint=endpoint,
+            region=environment.region,
+            image=image,
+            network=self._network,
+            state=places.state / "instances",
+            ca_certificate=self._internet.ca_certificate,
+            report=_log,
+        )
+        self._hypervisor.start()
+        self._ending.callback(self._hypervisor.stop)
+
+    def stop(self) -> None:
+        """Stop everything that was started, last first."""
+        self._ending.close()
+
+    def operations(self) -> Mapping[str, Handler]:
+        """What `lab.control` callers may ask for, by name."""
+        return {
+            "stop": self.stop_asked.set,
+            "hosts": self._hosts,
+            "publish": self._publish,
+            "block_smtp": self._block_smtp,
+            "verdicts": lambda: [v.to_json() for v in self._internet.verdicts()],
+            "wait_for": self._wait_for,
+        }
+
+    def _hosts(self) -> list[dict[str, Any]]:
+        """Each booted instance, with the command that enters it from inside the lab."""
+        return [
+            {
+                "instance_id": host.instance_id,
+                "zone": host.zone,
+                "enter": host.container.enter_command([]),
+                "console_log": str(host.console_log),
+                "user_data_log": str(host.user_data_log),
+            }
+            for host in self._hypervisor.hosts.values()
+        ]
+
+    def _publish(self, faults: Sequence[str]) -> None:
+        self._internet.publish(frozenset(faults))
+
+    def _block_smtp(self, blocked: bool) -> None:  # noqa: FBT001 - named by the JSON request
+        self._network.block_smtp(blocked=blocked)
+
+    def _wait_for(self, **arguments: Any) -> list[str]:
+        return [verdict.to_json() for verdict in self._internet.wait_for(**arguments)]
+
+
+class _Starter:
+    """Whoever started the lab and waits at the other end of standard output."""
+
+    def say(self, **message: Any) -> None:
+        print(json.dumps(message), flush=True)  # noqa: T201 - the protocol above
+
+    def detail(self, text: str) -> None:
+        self.say(detail=text)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        self.say(begin=title)
+        yield
+        self.say(end=title)
+
+    def let_go(self) -> None:
+        """From now on standard output is the log too, so that the starter may go."""
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+@contextmanager
+def _only_lab(places: Places) -> Iterator[None]:
+    """Hold this machine's lab lock, with the remains of an earlier lab swept away.
+
+    The kernel lets go of the lock when this process ends.
+    """
+    places.lock.parent.mkdir(parents=True, exist_ok=True)
+    with places.lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(
+                "Another lab is running on this machine: use it, or end it with `postern lab down`."
+            ) from None
+        sweep_cgroups()
+        for remains in (places.state, places.received):
+            shutil.rmtree(remains, ignore_errors=True)
+            remains.mkdir(parents=True)
+        NETWORK_NAMESPACES.mkdir(exist_ok=True)
+        # Ours alone, in this process's own mount namespace: `ip netns` names nothing on the machine.
+        subprocess.run(["mount", "-t", "tmpfs", "netns", str(NETWORK_NAMESPACES)], check=True)
+        yield
+
+
+def _wait_for_end_of_stdin(ended: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    ended.set()
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - standard error is the log
+
+
+if __name__ == "__main__":
+    main()
