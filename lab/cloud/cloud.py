@@ -194,46 +194,69 @@ class Cloud:
     # Deployment
 
     def synthesize(self, environment: str, *, app: Path = PROJECT) -> Path:
-        """``cdk synth``: the cloud assembly of an environment, for `deploy` and `destroy`.
+        """``cdk synth``: an environment's cloud assembly, which `deploy` and `destroy` take as app.
 
-        ``app`` is the directory of ``cdk.json``. Needs no running emulator, so it can be done while
-        that starts. Raises CloudError with what the app said.
+        Needs no running emulator, so it can be done while that starts. Raises CloudError with what
+        the app said.
         """
-        assembly = self.directory / "assembly"
-        shutil.rmtree(assembly, ignore_errors=True)  # a stale validation report fails the deploy
-        self._run_cdk(
-            [
-                *("synth", f"{environment}/*", "--quiet"),
-                *("--context", f"environment={environment}", "--output", str(assembly)),
-            ],
-            directory=app,
-        )
-        return assembly
+        arguments, directory = self._source(environment, app)
+        self._run_cdk(["synth", f"{environment}/*", "--quiet", *arguments], directory=directory)
+        return self._assembly
 
     def bootstrap(self, *, account: str) -> None:
         """``cdk bootstrap``: the bucket and roles that deployments need; raises CloudError."""
         self._run_cdk_and_tell(
-            ["bootstrap", f"aws://{account}/{self.region}"], stack_prefix="CDKToolkit"
+            ["bootstrap", f"aws://{account}/{self.region}"],
+            directory=self.directory,  # without a cdk.json there is nothing to synthesise
+            stack_prefix="CDKToolkit",
         )
 
-    def deploy(self, environment: str, *, assembly: Path) -> None:
-        """``cdk deploy`` of an environment's stacks; raises CloudError with AWS's reasons."""
+    def deploy(self, environment: str, *, app: Path = PROJECT, options: Sequence[str] = ()) -> None:
+        """``cdk deploy`` of an environment's stacks; raises CloudError with AWS's reasons.
+
+        ``app`` is the directory of a ``cdk.json``, or an assembly that `synthesize` made.
+        ``options`` are further ones of the command line.
+        """
+        arguments, directory = self._source(environment, app)
         self._run_cdk_and_tell(
             [
-                *("deploy", f"{environment}/*", "--app", str(assembly)),
+                *("deploy", f"{environment}/*", *arguments),
                 *("--require-approval", "never", "--progress", "events"),
+                *options,
             ],
+            directory=directory,
             stack_prefix=f"postern-{environment}-",
         )
 
-    def destroy(self, environment: str, *, assembly: Path) -> None:
-        """``cdk destroy`` of an environment's stacks; raises CloudError with AWS's reasons."""
+    def destroy(self, environment: str, *, app: Path = PROJECT) -> None:
+        """``cdk destroy`` of an environment's stacks; raises CloudError with AWS's reasons.
+
+        ``app`` is what `deploy` takes.
+        """
+        arguments, directory = self._source(environment, app)
         self._run_cdk_and_tell(
-            ["destroy", f"{environment}/*", "--app", str(assembly), "--force"],
+            ["destroy", f"{environment}/*", *arguments, "--force"],
+            directory=directory,
             stack_prefix=f"postern-{environment}-",
         )
 
-    def _run_cdk_and_tell(self, arguments: Sequence[str], *, stack_prefix: str) -> None:
+    @property
+    def _assembly(self) -> Path:
+        return self.directory / "assembly"
+
+    def _source(self, environment: str, app: Path) -> tuple[list[str], Path]:
+        """The options that name the app to the command line, and the directory to run it in."""
+        if (app / "manifest.json").exists():
+            return ["--app", str(app)], self.directory
+        shutil.rmtree(self._assembly, ignore_errors=True)  # its old report would fail the deploy
+        return [
+            *("--context", f"environment={environment}"),
+            *("--output", str(self._assembly)),
+        ], app
+
+    def _run_cdk_and_tell(
+        self, arguments: Sequence[str], *, directory: Path, stack_prefix: str
+    ) -> None:
         """Run the command line, telling the events of the stacks that it works on."""
         failures: list[StackEvent] = []
 
@@ -246,8 +269,7 @@ class Cloud:
         reader = EventReader(self.client("cloudformation"), prefix=stack_prefix)
         try:
             with followed(reader, tell):
-                # Where there is no cdk.json, because the app has been synthesised already.
-                self._run_cdk(arguments, directory=self.directory)
+                self._run_cdk(arguments, directory=directory)
         except CloudError as error:
             if not failures:
                 raise
