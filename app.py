@@ -1,13 +1,14 @@
 """Every environment's file becomes a CDK stage: `cdk deploy 'prod/*'`.
 
-With `--context environment=NAME` only that file is read, which is faster and lets one environment be
-deployed while another's file is being edited.
+With `--context environment=NAME` that file alone is read: faster, and an environment can be
+deployed while another one's file is being edited.
 """
 
 import sys
 from pathlib import Path
 
 import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
 
 from stacks.environment import InvalidEnvironment, load
 from stacks.postern_stage import PosternStage
@@ -16,11 +17,12 @@ ENVIRONMENTS = Path("environments")
 
 
 def main() -> None:
-    # No analytics and no built-in validation: synthesis stays offline, quick and the same everywhere.
-    # The tests put every template through cdk-nag and cfn-lint instead.
+    # Without the CDK's own template validation, which takes longer than everything else together:
+    # the tests run cfn-lint.
     app = cdk.App(analytics_reporting=False, builtin_cloud_formation_validation=False)
-    chosen = app.node.try_get_context("environment") or "*"
-    files = sorted(ENVIRONMENTS.glob(f"{chosen}.toml")) or [ENVIRONMENTS / f"{chosen}.toml"]
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    chosen = app.node.try_get_context("environment")
+    files = [ENVIRONMENTS / f"{chosen}.toml"] if chosen else sorted(ENVIRONMENTS.glob("*.toml"))
     try:
         for file in files:
             PosternStage(app, load(file))

@@ -12,12 +12,21 @@ CODE = Path(__file__).parent / "custom_resources"
 
 
 class CustomResourceFunction(Construct):
-    """Runs `handlers.<module>.handler` with no more rights than its log and what is granted to `role`."""
+    """Runs `handlers.<module>.handler`; it may write its log and whatever `role` is granted.
+
+    service_token: what a custom resource names it by.
+    """
 
     def __init__(
-        self, scope: Construct, id: str, *, module: str, description: str, timeout: cdk.Duration
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        module: str,
+        description: str,
+        timeout: cdk.Duration,
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, construct_id)
         log_group = logs.LogGroup(
             self,
             "Log",

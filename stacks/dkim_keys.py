@@ -17,9 +17,11 @@ TIMEOUT = cdk.Duration.minutes(1)
 
 @dataclass(frozen=True, kw_only=True)
 class DkimKey:
-    """A selector's key: the secret with the private half, and the TXT record's value (both tokens)."""
+    """One selector's key; both values are tokens.
 
-    selector: str
+    secret_arn: where the private half is. record: the public half as a TXT record's value.
+    """
+
     secret_arn: str
     record: str
 
@@ -28,19 +30,19 @@ class DkimKeys(Construct):
     """Makes a key pair per selector; the private half goes from KMS to Secrets Manager only.
 
     encryption_key: the KMS key that makes the pairs and encrypts the secrets.
-    keys: DkimKey by selector.
+    by_selector: DkimKey by selector.
     """
 
     def __init__(
         self,
         scope: Construct,
-        id: str,
+        construct_id: str,
         *,
         domain: str,
         selectors: Sequence[str],
         removal_policy: cdk.RemovalPolicy,
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, construct_id)
         self._domain = domain
         self._removal_policy = removal_policy
         self.encryption_key = kms.Key(
@@ -58,7 +60,7 @@ class DkimKeys(Construct):
             timeout=TIMEOUT,
         )
         self._allow_making_key_pairs()
-        self.keys = {selector: self._key(selector) for selector in selectors}
+        self.by_selector = {selector: self._key(selector) for selector in selectors}
 
     def _key(self, selector: str) -> DkimKey:
         # Not the Secret construct, which always puts a generated password in: a secret without a
@@ -69,14 +71,14 @@ class DkimKeys(Construct):
             description=f"DKIM private key {selector}._domainkey.{self._domain}",
             kms_key_id=self.encryption_key.key_arn,
         )
-        # A selector that is removed from the settings keeps its secret too: to be deleted by hand when
-        # no mail that it signed is under way any more.
+        # When the identity is kept, so is the secret of a selector that left the settings. Delete
+        # it by hand when no mail that it signed is under way any more.
         secret.apply_removal_policy(self._removal_policy)
         acknowledge(
             secret,
             "AwsSolutions-SMG4",
-            "A DKIM key changes by adding a selector, never under the same name: receivers may still "
-            "verify mail that the old key signed.",
+            "A DKIM key is replaced by adding a selector, never under the same name: receivers may "
+            "still verify mail that the old key signed.",
         )
         self._allow_storing(secret)
         key = cdk.CustomResource(
@@ -92,14 +94,12 @@ class DkimKeys(Construct):
                 "SecretArn": secret.ref,
             },
         )
-        return DkimKey(
-            selector=selector, secret_arn=secret.ref, record=key.get_att_string("Record")
-        )
+        return DkimKey(secret_arn=secret.ref, record=key.get_att_string("Record"))
 
     def _allow_making_key_pairs(self) -> None:
         self._function.role.add_to_policy(
             iam.PolicyStatement(
-                sid="MakeKeyPair",
+                sid="MakeKeyPairs",
                 actions=["kms:GenerateDataKeyPair"],
                 resources=[self.encryption_key.key_arn],
                 conditions={
@@ -112,7 +112,7 @@ class DkimKeys(Construct):
         )
         self._function.role.add_to_policy(
             iam.PolicyStatement(
-                sid="EncryptSecret",
+                sid="EncryptSecrets",
                 actions=["kms:Decrypt", "kms:GenerateDataKey"],
                 resources=[self.encryption_key.key_arn],
                 conditions={"StringEquals": {"kms:ViaService": via_secrets_manager(self)}},

@@ -11,9 +11,9 @@ class EncryptedLogGroup(Construct):
     """log_group: keeps its entries for `retention` and is deleted with its stack."""
 
     def __init__(
-        self, scope: Construct, id: str, *, name: str, retention: logs.RetentionDays
+        self, scope: Construct, construct_id: str, *, name: str, retention: logs.RetentionDays
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, construct_id)
         stack = cdk.Stack.of(self)
         key = kms.Key(
             self,
@@ -22,15 +22,10 @@ class EncryptedLogGroup(Construct):
             enable_key_rotation=True,
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
-        # The group's own ARN would be a circle; its name is known, so the pattern is exact all the same.
-        arn = stack.format_arn(
-            service="logs",
-            resource="log-group",
-            resource_name=name,
-            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
-        )
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
         key.add_to_resource_policy(
             iam.PolicyStatement(
+                sid="EncryptThisLogGroupOnly",
                 principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
                 actions=[
                     "kms:Decrypt*",
@@ -40,7 +35,17 @@ class EncryptedLogGroup(Construct):
                     "kms:ReEncrypt*",
                 ],
                 resources=["*"],
-                conditions={"ArnEquals": {"kms:EncryptionContext:aws:logs:arn": arn}},
+                # Written out: the log group's own ARN would refer in a circle.
+                conditions={
+                    "ArnEquals": {
+                        "kms:EncryptionContext:aws:logs:arn": stack.format_arn(
+                            service="logs",
+                            resource="log-group",
+                            resource_name=name,
+                            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                        )
+                    }
+                },
             )
         )
         self.log_group = logs.LogGroup(

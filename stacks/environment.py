@@ -1,7 +1,7 @@
 """The settings of one environment: read from TOML, checked before anything is synthesised.
 
-Every fault is reported with the file, the key and the remedy, all faults at once. This module imports
-neither the CDK nor boto3, because operator commands read it too and should start quickly.
+Every fault is reported with the file, the key and the remedy, all faults at once. This module
+imports neither the CDK nor boto3: operators' commands read settings too and should start quickly.
 """
 
 import difflib
@@ -9,9 +9,9 @@ import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from publicsuffixlist import PublicSuffixList
 from pydantic import (
@@ -29,8 +29,7 @@ EXPLAINED: Final = "environments/example.toml explains every key"
 
 # Linux refuses a longer host name (HOST_NAME_MAX), and the sending domain is the host's name.
 LONGEST_HOST_NAME: Final = 64
-# A subnet holds one NAT gateway or one mail host; /28 is the smallest that AWS makes, and the network
-# is divided into sixteen so that a zone can be added without moving the others.
+# The network is divided into sixteen subnets, and a subnet of AWS has a prefix of /16 to /28.
 SMALLEST_VPC_PREFIX: Final = 24
 LARGEST_VPC_PREFIX: Final = 16
 MOST_ZONES: Final = 6
@@ -39,9 +38,12 @@ RFC_1918: Final = tuple(
 )
 # Families on the Xen hypervisor: their volumes do not appear as NVMe devices, which is how the host
 # recognises its queue volume. https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-nitro-instances.html
-XEN_FAMILIES: Final = frozenset(
-    "c1 c3 c4 cc2 cr1 d2 f1 g2 g3 g3s h1 hs1 i2 i3 m1 m2 m3 m4 p2 p3 r3 r4 t1 t2 x1 x1e".split()
-)
+# fmt: off
+XEN_FAMILIES: Final = frozenset({
+    "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1",
+    "i2", "i3", "m1", "m2", "m3", "m4", "p2", "p3", "r3", "r4", "t1", "t2", "x1", "x1e",
+})
+# fmt: on
 
 LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]+@(?P<domain>[a-z0-9.-]+)")
@@ -94,8 +96,8 @@ def _public_suffixes() -> PublicSuffixList:
 def _organizational_domain(domain: str) -> str:
     """The registered domain above `domain`.
 
-    RFC 9990 finds it with DNS look-ups (a tree walk); synthesis makes none, so the public suffix list
-    that RFC 7489 used before stands in for them.
+    RFC 9990 finds it with DNS look-ups (a tree walk). Synthesis makes none, so the public suffix
+    list, which RFC 7489 used before, stands in for them.
     """
     return _public_suffixes().privatesuffix(domain) or domain
 
@@ -106,7 +108,7 @@ class _Settings(BaseModel):
 
 
 # TOML has arrays only; a strict tuple would refuse them.
-type_names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+_Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class HostedZone(_Settings):
@@ -131,7 +133,7 @@ class HostedZone(_Settings):
 class Dkim(_Settings):
     """The DKIM keys: one per selector, all published, one of them signing."""
 
-    selectors: type_names
+    selectors: _Names
     signing: str
 
     @field_validator("selectors")
@@ -153,8 +155,8 @@ class Dkim(_Settings):
         selectors = info.data.get("selectors")
         if selectors is not None and signing not in selectors:
             raise _invalid(
-                f'"{signing}" is not in dkim.selectors; add it there and deploy before it signs, or '
-                f"write one of {_quoted(selectors)}"
+                f'"{signing}" is not in dkim.selectors; write one of {_quoted(selectors)}, or add '
+                "it there and deploy before it signs"
             )
         return signing
 
@@ -207,7 +209,7 @@ class Host(_Settings):
         match = INSTANCE_TYPE.fullmatch(instance_type)
         if match is None or match["series"] == "mac":
             raise _invalid(
-                f'the architecture of "{instance_type}" is unknown; write an EC2 instance type that '
+                f'the architecture of "{instance_type}" is unknown; write an instance type that '
                 'runs Debian, such as "t3.small" (amd64) or "t4g.small" (arm64)'
             )
         if instance_type.split(".")[0] in XEN_FAMILIES:
@@ -292,7 +294,7 @@ class Environment(_Settings):
     file: Path
     account: str
     region: str
-    availability_zones: type_names
+    availability_zones: _Names
     hosted_zone: HostedZone
     sending_domain: str
     postmaster: str
@@ -314,8 +316,8 @@ class Environment(_Settings):
     def _check_file(cls, file: Path) -> Path:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", file.stem):
             raise _invalid(
-                f'"{file.stem}" cannot name a stack; use lower-case letters, digits and hyphens, at '
-                'most 31 and beginning with a letter, such as "prod.toml"'
+                f'"{file.stem}" cannot name a stack; use at most 31 lower-case letters, digits and '
+                'hyphens, a letter first, such as "prod.toml"'
             )
         return file
 
@@ -410,9 +412,9 @@ class Environment(_Settings):
         external = _organizational_domain(receiver) != _organizational_domain(sending_domain)
         if external and not dmarc.external_report_authorised:
             raise _invalid(
-                f'"{dmarc.report_address}" belongs to another organisation than "{sending_domain}", '
-                f"so receivers send reports only when {receiver} says that it wants them "
-                "(RFC 9990, section 4): let its owner publish the TXT record "
+                f'"{dmarc.report_address}" and "{sending_domain}" are different organisations', so '
+                f"receivers report there only if {receiver} says that it wants that (RFC 9990, "
+                "section 4): let its owner publish the TXT record "
                 f'"{sending_domain}._report._dmarc.{receiver}" with the value "v=DMARC1;" and then '
                 "write external_report_authorised = true, or write an address of your own",
                 key="report_address",
@@ -461,7 +463,7 @@ class Environment(_Settings):
 def load(path: Path) -> Environment:
     """Read and check one environment.
 
-    Raises InvalidEnvironment, whose text names the file and, for each fault, the key and the remedy.
+    Raises InvalidEnvironment: its text names the file and, for each fault, the key and the remedy.
     """
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -510,31 +512,23 @@ def _describe(fault: ErrorDetails) -> str:
 
 def _suggestion(fault: ErrorDetails) -> str:
     *parents, unknown = (str(part) for part in fault["loc"])
-    known = _keys_of(parents)
+    known = [key for key in _TABLES[parents[0] if parents else ""].model_fields if key != "file"]
     close = difflib.get_close_matches(unknown, known, n=1)
     if close:
         return f'write "{close[0]}" if that is meant, or remove it'
     return f"remove it, or write one of {_quoted(known)}"
 
 
-def _keys_of(parents: list[str]) -> list[str]:
-    """The keys that a table may have, the table given by its path in the file."""
-    model: Any = Environment
-    for parent in parents:
-        field = model.model_fields.get(parent) if hasattr(model, "model_fields") else None
-        model = _model_of(field.annotation) if field else model
-    return [key for key in model.model_fields if key != "file"]
+_TABLES: Final[dict[str, type[_Settings]]] = {
+    "": Environment,
+    "hosted_zone": HostedZone,
+    "dkim": Dkim,
+    "dmarc": Dmarc,
+    "network": Network,
+    "host": Host,
+    "elastic_ips": ElasticIp,
+}
 
 
-def _model_of(annotation: Any) -> Any:  # noqa: ANN401, a type as pydantic keeps it
-    return next(
-        (part for part in get_args(annotation) if hasattr(part, "model_fields")), annotation
-    )
-
-
-def _quoted(names: object) -> str:
-    def each() -> Iterator[str]:
-        for name in names:  # type: ignore[attr-defined]
-            yield f'"{name}"'
-
-    return ", ".join(each())
+def _quoted(names: Iterable[object]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

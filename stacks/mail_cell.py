@@ -1,6 +1,6 @@
 """A cell: one mail host and the queue that outlives it, in one availability zone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_autoscaling as autoscaling
@@ -18,24 +18,22 @@ from stacks.environment import Environment, InvalidEnvironment
 # The host installs packages and tests itself before it signals.
 START_TIMEOUT = cdk.Duration.minutes(15)
 CELL_TAG = "postern:cell"
-# Debian's AMIs call their root device so.
+# Debian's images call their root device so.
 ROOT_DEVICE = "/dev/xvda"
 ROOT_VOLUME_GIB = 8
-# No identifier that stands in user-data (ARN, id, name) is longer once it is known.
-LONGEST_TOKEN_VALUE = 256
 
 
 class MailCell(Construct):
-    """An Auto Scaling group of one, its launch template, role and retained queue volume.
+    """An Auto Scaling group of one, its launch template, its role and its retained queue volume.
 
-    A failed host, a new image and changed user-data all take the same road: the old host ends, a new one
-    starts and attaches the same queue. Two never run at once, because a volume has one host.
+    A failed host, a new image and changed user-data all take the same road: the old host ends, a
+    new one starts and attaches the queue. Two never run at once, because a volume has one host.
     """
 
     def __init__(
         self,
         scope: Construct,
-        id: str,
+        construct_id: str,
         *,
         settings: Environment,
         zone: str,
@@ -47,10 +45,9 @@ class MailCell(Construct):
         dkim_encryption_key: kms.IKey,
         log_group: logs.ILogGroup,
     ) -> None:
-        super().__init__(scope, id)
-        stack = cdk.Stack.of(self)
+        super().__init__(scope, construct_id)
         cell = f"{settings.name}/{zone}"
-        # Known beforehand, because user-data names the resource to signal and is part of it.
+        # Known beforehand: user-data names the resource to signal, which is made from user-data.
         group_id = "MailHost" + zone.title().replace("-", "")
 
         queue_volume = ec2.Volume(
@@ -65,19 +62,19 @@ class MailCell(Construct):
         )
         cdk.Tags.of(queue_volume).add("Name", f"{settings.sending_domain} queue {zone}")
 
-        self._role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
-        self._allow_reading_the_signing_key(dkim_secret_arn, dkim_encryption_key)
-        self._allow_attaching(queue_volume, cell)
-        self._allow_signalling()
-        self._allow_logging(log_group)
-        self._allow_systems_manager()
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        _allow_reading_the_signing_key(role, dkim_secret_arn, dkim_encryption_key)
+        _allow_attaching(role, queue_volume, cell)
+        _allow_signalling(role)
+        _allow_logging(role, log_group)
+        _allow_systems_manager(role)
 
         launch_template = ec2.LaunchTemplate(
             self,
             "LaunchTemplate",
             instance_type=ec2.InstanceType(settings.host.instance_type),
             machine_image=image,
-            role=self._role,
+            role=role,
             security_group=security_group,
             associate_public_ip_address=False,
             require_imdsv2=True,
@@ -92,11 +89,11 @@ class MailCell(Construct):
             ],
             user_data=ec2.UserData.custom(
                 _render_user_data(
-                    stack,
                     settings,
                     dkim_secret_arn=dkim_secret_arn,
                     queue_volume_id=queue_volume.volume_id,
                     log_group_name=log_group.log_group_name,
+                    stack_name=cdk.Stack.of(self).stack_name,
                     signal_resource=group_id,
                 )
             ),
@@ -122,138 +119,118 @@ class MailCell(Construct):
         group_resource = group.node.default_child
         assert isinstance(group_resource, autoscaling.CfnAutoScalingGroup)
         group_resource.override_logical_id(group_id)
-        # A host that starts without its permissions would fail its self-test.
-        group.node.add_dependency(self._role)
+        # The role's policy too: a host that starts without it would fail its self-test.
+        group.node.add_dependency(role)
         acknowledge(
             group,
             "AwsSolutions-AS3",
-            "The group has one host and never scales; a host that fails to start is told by its alarm.",
+            "The group always has one host. A host that fails to start fails the deployment, which "
+            "says why.",
         )
+        # On the host itself as well, where the role's condition looks for it.
         cdk.Tags.of(self).add(CELL_TAG, cell)
 
-    def _allow_reading_the_signing_key(self, secret_arn: str, encryption_key: kms.IKey) -> None:
-        self._allow("ReadSigningKey", ["secretsmanager:GetSecretValue"], [secret_arn])
-        self._allow(
-            "DecryptSigningKey",
-            ["kms:Decrypt"],
-            [encryption_key.key_arn],
-            {
-                "StringEquals": {
-                    "kms:ViaService": via_secrets_manager(self),
-                    "kms:EncryptionContext:SecretARN": secret_arn,
-                }
-            },
-        )
 
-    def _allow_attaching(self, volume: ec2.IVolume, cell: str) -> None:
-        stack = cdk.Stack.of(self)
-        self._allow(
-            "AttachOwnQueue",
-            ["ec2:AttachVolume"],
-            [stack.format_arn(service="ec2", resource="volume", resource_name=volume.volume_id)],
-        )
-        instances = stack.format_arn(service="ec2", resource="instance", resource_name="*")
-        self._allow(
-            "AttachToOwnCell",
-            ["ec2:AttachVolume"],
-            [instances],
-            {"StringEquals": {f"aws:ResourceTag/{CELL_TAG}": cell}},
-        )
-        self._acknowledge_wildcard(
-            f"Resource::arn:aws:ec2:{stack.region}:{stack.account}:instance/*",
-            "An instance's id is not known before it starts; the condition on its tag admits this "
-            "cell's only.",
-        )
+def _allow_reading_the_signing_key(
+    role: iam.Role, secret_arn: str, encryption_key: kms.IKey
+) -> None:
+    _allow(role, "ReadSigningKey", ["secretsmanager:GetSecretValue"], [secret_arn])
+    # https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html
+    conditions = {
+        "kms:ViaService": via_secrets_manager(role),
+        "kms:EncryptionContext:SecretARN": secret_arn,
+    }
+    _allow(role, "DecryptSigningKey", ["kms:Decrypt"], [encryption_key.key_arn], conditions)
 
-    def _allow_signalling(self) -> None:
-        stack = cdk.Stack.of(self)
-        self._allow("SignalOwnStack", ["cloudformation:SignalResource"], [stack.stack_id])
 
-    def _allow_logging(self, log_group: logs.ILogGroup) -> None:
-        self._allow(
-            "WriteMailLog",
-            ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [log_group.log_group_arn],
+def _allow_attaching(role: iam.Role, volume: ec2.IVolume, cell: str) -> None:
+    stack = cdk.Stack.of(role)
+    volume_arn = stack.format_arn(service="ec2", resource="volume", resource_name=volume.volume_id)
+    _allow(role, "AttachOwnQueue", ["ec2:AttachVolume"], [volume_arn])
+    instances = stack.format_arn(service="ec2", resource="instance", resource_name="*")
+    conditions = {f"aws:ResourceTag/{CELL_TAG}": cell}
+    _allow(role, "AttachToOwnHost", ["ec2:AttachVolume"], [instances], conditions)
+    acknowledge(
+        role,
+        f"AwsSolutions-IAM5[Resource::{instances}]",
+        "A host's id is not known before it starts; the condition on the tag admits only this cell's.",
+    )
+
+
+def _allow_signalling(role: iam.Role) -> None:
+    stack_id = cdk.Stack.of(role).stack_id
+    _allow(role, "SignalOwnStack", ["cloudformation:SignalResource"], [stack_id])
+
+
+def _allow_logging(role: iam.Role, log_group: logs.ILogGroup) -> None:
+    actions = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    _allow(role, "WriteMailLog", actions, [log_group.log_group_arn])
+
+
+def _allow_systems_manager(role: iam.Role) -> None:
+    """Session Manager and Run Command, without AmazonSSMManagedInstanceCore's other rights.
+
+    That policy also reads every parameter of the account. `ec2messages` is the agent's older
+    channel, needed only where `ssmmessages` is not allowed:
+    https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html
+    """
+    actions = [
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel",
+        "ssmmessages:OpenDataChannel",
+    ]
+    _allow(role, "BeReachedBySystemsManager", actions, ["*"])
+    acknowledge(
+        role,
+        "AwsSolutions-IAM5[Resource::*]",
+        "The agent's own channels: AWS grants these actions for all resources or none.",
+    )
+
+
+def _allow(
+    role: iam.Role,
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    equal: Mapping[str, str] | None = None,
+) -> None:
+    """One statement; `equal` holds the condition keys that must have exactly that value."""
+    role.add_to_policy(
+        iam.PolicyStatement(
+            sid=sid,
+            actions=actions,
+            resources=resources,
+            conditions={"StringEquals": equal} if equal else None,
         )
-
-    def _allow_systems_manager(self) -> None:
-        """Session Manager and Run Command, without AmazonSSMManagedInstanceCore's other rights.
-
-        That policy also reads every parameter of the account. The `ec2messages` actions are its older
-        channel, which the agent uses only where `ssmmessages` is not allowed:
-        https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html
-        """
-        self._allow(
-            "BeReachedBySystemsManager",
-            [
-                "ssm:UpdateInstanceInformation",
-                "ssmmessages:CreateControlChannel",
-                "ssmmessages:CreateDataChannel",
-                "ssmmessages:OpenControlChannel",
-                "ssmmessages:OpenDataChannel",
-            ],
-            ["*"],
-        )
-        self._acknowledge_wildcard(
-            "Resource::*",
-            "These are the agent's own channels; the actions know no narrower resource.",
-        )
-
-    def _allow(
-        self,
-        sid: str,
-        actions: list[str],
-        resources: list[str],
-        conditions: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> None:
-        self._role.add_to_policy(
-            iam.PolicyStatement(
-                sid=sid, actions=actions, resources=resources, conditions=conditions
-            )
-        )
-
-    def _acknowledge_wildcard(self, finding: str, reason: str) -> None:
-        acknowledge(self._role, f"AwsSolutions-IAM5[{finding}]", reason)
+    )
 
 
 def _render_user_data(
-    stack: cdk.Stack,
     settings: Environment,
     *,
     dkim_secret_arn: str,
     queue_volume_id: str,
     log_group_name: str,
+    stack_name: str,
     signal_resource: str,
 ) -> str:
-    document = user_data.render(
-        user_data.HostSettings(
-            region=settings.region,
-            sending_domain=settings.sending_domain,
-            postmaster=settings.postmaster,
-            dkim_selector=settings.dkim.signing,
-            dkim_secret_arn=dkim_secret_arn,
-            queue_volume_id=queue_volume_id,
-            log_group_name=log_group_name,
-            stack_name=stack.stack_name,
-            signal_resource=signal_resource,
-            architecture=settings.host.architecture,
-            extra_user_data=settings.host.read_extra_user_data(),
-        )
+    host = user_data.HostSettings(
+        region=settings.region,
+        sending_domain=settings.sending_domain,
+        postmaster=settings.postmaster,
+        dkim_selector=settings.dkim.signing,
+        dkim_secret_arn=dkim_secret_arn,
+        queue_volume_id=queue_volume_id,
+        log_group_name=log_group_name,
+        stack_name=stack_name,
+        signal_resource=signal_resource,
+        architecture=settings.host.architecture,
+        extra_user_data=settings.host.read_extra_user_data(),
     )
-    size = _size_when_deployed(stack, document)
-    if size > user_data.MAX_BYTES:
-        raise InvalidEnvironment(
-            f"{settings.file}: host.extra_user_data: with it the user-data has up to "
-            f"{size} bytes, and EC2 takes {user_data.MAX_BYTES}; shorten the script by "
-            f"{size - user_data.MAX_BYTES} bytes, or let it fetch the rest from S3"
-        )
-    return document
-
-
-def _size_when_deployed(stack: cdk.Stack, document: str) -> int:
-    """An upper bound, in bytes, with every deploy-time value at its longest."""
-    resolved = stack.resolve(document)
-    parts = [resolved] if isinstance(resolved, str) else resolved["Fn::Join"][1]
-    return sum(
-        len(part.encode()) if isinstance(part, str) else LONGEST_TOKEN_VALUE for part in parts
-    )
+    try:
+        return user_data.render(host)
+    except ValueError as error:
+        # Only the owner's script can make it too large; without one the tests keep it below.
+        raise InvalidEnvironment(f"{settings.file}: host.extra_user_data: {error}") from None

@@ -12,37 +12,35 @@ from stacks.encrypted_log_group import EncryptedLogGroup
 from stacks.environment import Environment
 from stacks.mail_cell import MailCell
 
-# SMTP to receivers; Debian's packages (signed, over plain HTTP); AWS's APIs and agents.
-# DNS needs no rule: security groups do not filter the VPC's resolver.
-OUTBOUND_PORTS = {25: "SMTP to receivers", 80: "Debian packages", 443: "AWS APIs"}
+# DNS needs no rule: security groups do not filter the VPC's own resolver.
+OUTBOUND_PORTS = {
+    25: "SMTP to receivers",
+    80: "Debian packages, which are signed",
+    443: "AWS APIs and agents",
+}
 
 
 class MailHosts(cdk.Stack):
-    """A cell in each availability zone, and the log group that they write the mail log to."""
+    """A cell in each availability zone, and the log group that all of them write to."""
 
     def __init__(
         self,
         scope: Construct,
-        id: str,
+        construct_id: str,
         *,
         settings: Environment,
         vpc: ec2.IVpc,
         private_subnets: Mapping[str, ec2.ISubnet],
         dkim: DkimKeys,
-        stack_name: str,
     ) -> None:
         super().__init__(
-            scope,
-            id,
-            stack_name=stack_name,
-            env=cdk.Environment(account=settings.account, region=settings.region),
-            description=f"Mail hosts of {settings.sending_domain}",
+            scope, construct_id, description=f"Mail hosts of {settings.sending_domain}"
         )
         mail_log = EncryptedLogGroup(
             self,
             "MailLog",
             name=f"/postern/{settings.name}/mail",
-            # Long enough to answer a complaint, no longer: the log names recipients.
+            # Long enough to answer a complaint, and no longer: the log names recipients.
             retention=logs.RetentionDays.THREE_MONTHS,
         ).log_group
         security_group = ec2.SecurityGroup(
@@ -54,7 +52,7 @@ class MailHosts(cdk.Stack):
         )
         for port, purpose in OUTBOUND_PORTS.items():
             security_group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(port), purpose)
-        # Looked up by CloudFormation at each deployment: a new Debian image replaces the host.
+        # CloudFormation looks it up at each deployment: a new Debian image replaces the host.
         image = ec2.MachineImage.from_ssm_parameter(
             f"/aws/service/debian/release/13/latest/{settings.host.architecture}",
             os=ec2.OperatingSystemType.LINUX,
@@ -69,7 +67,7 @@ class MailHosts(cdk.Stack):
                 subnet=subnet,
                 security_group=security_group,
                 image=image,
-                dkim_secret_arn=dkim.keys[settings.dkim.signing].secret_arn,
+                dkim_secret_arn=dkim.by_selector[settings.dkim.signing].secret_arn,
                 dkim_encryption_key=dkim.encryption_key,
                 log_group=mail_log,
             )
@@ -77,5 +75,5 @@ class MailHosts(cdk.Stack):
             self,
             "MailLogGroup",
             value=mail_log.log_group_name,
-            description="Where every host's mail log is",
+            description="The mail log of every host",
         )

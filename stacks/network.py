@@ -14,31 +14,26 @@ from stacks.sending_address import SendingAddress
 
 
 class Network(cdk.Stack):
-    """A VPC with, in each zone, a public subnet for the NAT gateway and a private one for the mail host.
+    """A VPC: in each zone a public subnet with a NAT gateway, and a private one for the mail host.
 
-    vpc; private_subnets: by availability zone.
+    vpc. private_subnets: by availability zone.
     """
 
     def __init__(
         self,
         scope: Construct,
-        id: str,
+        construct_id: str,
         *,
         settings: Environment,
         addresses: Mapping[str, SendingAddress],
-        stack_name: str,
     ) -> None:
         super().__init__(
-            scope,
-            id,
-            stack_name=stack_name,
-            env=cdk.Environment(account=settings.account, region=settings.region),
-            description=f"VPC and NAT gateways of {settings.sending_domain}",
+            scope, construct_id, description=f"VPC and NAT gateways of {settings.sending_domain}"
         )
         self._zones = list(settings.availability_zones)
-        # Sixteen equal subnets, of which a zone takes two. Room is reserved for every zone that there
-        # could be, so that adding one leaves the others' subnets, and their hosts, where they are.
-        mask = ipaddress.IPv4Network(settings.network.vpc_cidr).prefixlen + 4
+        # Sixteen equal subnets, of which a zone takes two. Room is reserved for every zone that
+        # could be added, so that adding one leaves the others' subnets, and hosts, where they are.
+        subnet_prefix = ipaddress.IPv4Network(settings.network.vpc_cidr).prefixlen + 4
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
@@ -46,8 +41,8 @@ class Network(cdk.Stack):
             availability_zones=self._zones,
             reserved_azs=MOST_ZONES - len(self._zones),
             nat_gateways=len(self._zones),
-            # The gateway in the n-th zone gets the n-th address. Not a regional NAT gateway: AWS would
-            # choose its addresses, and SPF and reverse DNS would not know them.
+            # The gateway in the n-th zone gets the n-th address. Not a regional NAT gateway: AWS
+            # would choose its addresses, and SPF and reverse DNS would not know them.
             nat_gateway_provider=ec2.NatProvider.gateway(
                 eip_allocation_ids=[addresses[zone].allocation_id for zone in self._zones]
             ),
@@ -55,17 +50,17 @@ class Network(cdk.Stack):
                 ec2.SubnetConfiguration(
                     name="public",
                     subnet_type=ec2.SubnetType.PUBLIC,
-                    cidr_mask=mask,
+                    cidr_mask=subnet_prefix,
                     map_public_ip_on_launch=False,
                 ),
                 ec2.SubnetConfiguration(
                     name="private",
                     subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS,
-                    cidr_mask=mask,
+                    cidr_mask=subnet_prefix,
                 ),
             ],
-            # CDK would empty the default security group with a Lambda function that may change any
-            # security group. Nothing here uses that group, and it lets in nobody but its own members.
+            # The CDK would empty the default security group by a Lambda function that may change
+            # security groups. Nothing uses that group, and it admits nobody but its own members.
             restrict_default_security_group=False,
         )
         flow_log_group = EncryptedLogGroup(
@@ -78,12 +73,12 @@ class Network(cdk.Stack):
             "FlowLog",
             destination=ec2.FlowLogDestination.to_cloud_watch_logs(flow_log_group.log_group),
         )
-        # Agents come from S3; this way they neither cost NAT traffic nor depend on the gateway.
+        # The agents' packages come from S3: through here they cost no NAT traffic.
         self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
 
         self.private_subnets = dict(zip(self._zones, self.vpc.private_subnets, strict=True))
 
     @property
     def availability_zones(self) -> list[str]:
-        """The environment's zones. CDK would look the account's up while synthesising."""
+        """The environment's zones; the CDK would look the account's up while synthesising."""
         return self._zones

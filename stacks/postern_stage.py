@@ -10,31 +10,30 @@ from stacks.sending_identity import SendingIdentity
 
 
 class PosternStage(cdk.Stage):
-    """The environment's stacks, split by how long their contents live."""
+    """The environment's stacks, split by how long their contents live.
+
+    CloudFormation calls them postern-<environment>-<stack>.
+    """
 
     def __init__(self, scope: Construct, settings: Environment) -> None:
-        super().__init__(scope, settings.name)
-        prefix = f"postern-{settings.name}"
-        identity = SendingIdentity(
-            self, "SendingIdentity", settings=settings, stack_name=f"{prefix}-SendingIdentity"
+        super().__init__(
+            scope,
+            settings.name,
+            stage_name=f"postern-{settings.name}",
+            env=cdk.Environment(account=settings.account, region=settings.region),
         )
-        network = Network(
-            self,
-            "Network",
-            settings=settings,
-            addresses=identity.addresses,
-            stack_name=f"{prefix}-Network",
-        )
+        identity = SendingIdentity(self, "SendingIdentity", settings=settings)
+        network = Network(self, "Network", settings=settings, addresses=identity.addresses)
         hosts = MailHosts(
             self,
             "MailHosts",
             settings=settings,
             vpc=network.vpc,
             private_subnets=network.private_subnets,
-            dkim=identity.keys,
-            stack_name=f"{prefix}-MailHosts",
+            dkim=identity.dkim,
         )
-        # A host checks its key against DNS when it starts: everything else must be there by then.
+        # A starting host compares its key with DNS and reaches AWS through the NAT gateway.
         hosts.add_stack_dependency(identity)
+        hosts.add_stack_dependency(network)
         for key, value in settings.tags.items():
             cdk.Tags.of(self).add(key, value)

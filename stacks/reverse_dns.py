@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from stacks.acknowledgement import acknowledge
@@ -17,14 +18,20 @@ TIMEOUT = cdk.Duration.minutes(15)
 class ReverseDns(Construct):
     """Makes every address's PTR record name the sending domain.
 
-    addresses: by availability zone. AWS refuses a name whose A record does not yet point back, so add a
-    dependency on the A record.
+    addresses: by availability zone. a_record: the record that names them all; AWS refuses a PTR
+    record whose name does not point back yet.
     """
 
     def __init__(
-        self, scope: Construct, id: str, *, domain: str, addresses: Mapping[str, SendingAddress]
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        domain: str,
+        addresses: Mapping[str, SendingAddress],
+        a_record: route53.ARecord,
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, construct_id)
         function = CustomResourceFunction(
             self,
             "Handler",
@@ -32,17 +39,36 @@ class ReverseDns(Construct):
             description="Sets the reverse DNS of Elastic IPs",
             timeout=TIMEOUT,
         )
-        arns = [
-            cdk.Stack.of(self).format_arn(
-                service="ec2", resource="elastic-ip", resource_name=address.allocation_id
+        self._allow(function, addresses)
+        for zone, address in addresses.items():
+            record = cdk.CustomResource(
+                self,
+                zone,
+                resource_type="Custom::ReverseDns",
+                service_token=function.service_token,
+                # A function that dies without an answer should not hold the stack for an hour.
+                service_timeout=TIMEOUT.plus(cdk.Duration.minutes(1)),
+                properties={"AllocationId": address.allocation_id, "DomainName": domain},
+                # The address's fate: CloudFormation asks to reset the record only when the address
+                # itself is being given up, and never for one that is kept.
+                removal_policy=address.removal_policy,
             )
-            for address in addresses.values()
-        ]
+            record.node.add_dependency(a_record)
+
+    def _allow(
+        self, function: CustomResourceFunction, addresses: Mapping[str, SendingAddress]
+    ) -> None:
+        stack = cdk.Stack.of(self)
         function.role.add_to_policy(
             iam.PolicyStatement(
                 sid="SetReverseDns",
                 actions=["ec2:ModifyAddressAttribute", "ec2:ResetAddressAttribute"],
-                resources=arns,
+                resources=[
+                    stack.format_arn(
+                        service="ec2", resource="elastic-ip", resource_name=address.allocation_id
+                    )
+                    for address in addresses.values()
+                ],
             )
         )
         function.role.add_to_policy(
@@ -55,18 +81,5 @@ class ReverseDns(Construct):
         acknowledge(
             function.role,
             "AwsSolutions-IAM5[Resource::*]",
-            "EC2's Describe actions know no narrower resource; it only reads.",
+            "EC2's Describe actions are granted for all resources or none; this one only reads.",
         )
-        for zone, address in addresses.items():
-            cdk.CustomResource(
-                self,
-                zone,
-                resource_type="Custom::ReverseDns",
-                service_token=function.service_token,
-                # A function that dies without an answer should not hold the stack for an hour.
-                service_timeout=TIMEOUT.plus(cdk.Duration.minutes(1)),
-                properties={"AllocationId": address.allocation_id, "DomainName": domain},
-                # The same fate as the address: CloudFormation asks to reset the record only when the
-                # address itself is being given up, and never for one that is kept.
-                removal_policy=address.removal_policy,
-            )

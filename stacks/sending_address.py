@@ -11,19 +11,19 @@ class SendingAddress(Construct):
     """A new Elastic IP, or the existing one that the environment names.
 
     allocation_id, address: tokens for a new address, plain strings for an existing one.
-    removal_policy: what happens to the address, and so to its reverse DNS, when it leaves the stack.
+    removal_policy: what becomes of the address, and of its reverse DNS, when it leaves the stack.
     """
 
     def __init__(
         self,
         scope: Construct,
-        id: str,
+        construct_id: str,
         *,
         name: str,
         existing: ElasticIp | None,
         removal_policy: cdk.RemovalPolicy,
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, construct_id)
         if existing:
             self.allocation_id, self.address = existing.allocation_id, existing.address
             # It was there before the stack and stays as it is, whatever happens to the stack.

@@ -10,26 +10,21 @@ from stacks.reverse_dns import ReverseDns
 from stacks.sending_address import SendingAddress
 
 # Long enough that receivers' resolvers keep it, short enough to repair a mistake within the hour.
-# A, SPF and DKIM change only with a zone or a selector, and both are added before they are used.
+# Addresses and keys change by adding one and deploying before it is used, so nothing waits for it.
 TTL = cdk.Duration.hours(1)
 
 
 class SendingIdentity(cdk.Stack):
     """Elastic IPs, their reverse DNS, the DKIM keys, and the A, SPF, DKIM and DMARC records.
 
-    addresses: SendingAddress by availability zone; keys: DkimKeys.
+    addresses: SendingAddress by availability zone. dkim: the keys.
     """
 
-    def __init__(
-        self, scope: Construct, id: str, *, settings: Environment, stack_name: str
-    ) -> None:
-        domain = settings.sending_domain
+    def __init__(self, scope: Construct, construct_id: str, *, settings: Environment) -> None:
         super().__init__(
             scope,
-            id,
-            stack_name=stack_name,
-            env=cdk.Environment(account=settings.account, region=settings.region),
-            description=f"Addresses, DNS records and DKIM keys of {domain}",
+            construct_id,
+            description=f"Addresses, DNS records and DKIM keys of {settings.sending_domain}",
             # An address's reputation takes weeks to earn and a mistyped command to lose.
             termination_protection=settings.keep_identity,
         )
@@ -43,33 +38,36 @@ class SendingIdentity(cdk.Stack):
             zone: SendingAddress(
                 self,
                 zone,
-                name=f"{domain} {zone}",
+                name=f"{settings.sending_domain} {zone}",
                 existing=settings.elastic_ips.get(zone),
                 removal_policy=removal_policy,
             )
             for zone in settings.availability_zones
         }
-        self.keys = DkimKeys(
+        self.dkim = DkimKeys(
             self,
             "Dkim",
-            domain=domain,
+            domain=settings.sending_domain,
             selectors=settings.dkim.selectors,
             removal_policy=removal_policy,
         )
-        # Exported whether it signs or not. Otherwise switching `dkim.signing` would take away an export
-        # that the deployed mail hosts still import, which CloudFormation refuses.
-        for key in self.keys.keys.values():
+        # Exported whether it signs or not. Otherwise switching `dkim.signing` would take away an
+        # export that the deployed mail hosts still import, which CloudFormation refuses.
+        for key in self.dkim.by_selector.values():
             self.export_value(key.secret_arn)
+        self._add_records(settings)
 
-        # The records go with the stack even when the identity is kept: a record left behind makes the
-        # next deployment fail because it exists already, and is made again from the settings anyway.
+    def _add_records(self, settings: Environment) -> None:
+        # The records go with the stack even when the identity is kept: a record left behind would
+        # make the next deployment fail, because it exists already.
+        domain = settings.sending_domain
+        addresses = [address.address for address in self.addresses.values()]
         zone = route53.PublicHostedZone.from_public_hosted_zone_attributes(
             self,
             "HostedZone",
             hosted_zone_id=settings.hosted_zone.id,
             zone_name=settings.hosted_zone.name,
         )
-        addresses = [address.address for address in self.addresses.values()]
         a_record = route53.ARecord(
             self,
             "A",
@@ -78,29 +76,42 @@ class SendingIdentity(cdk.Stack):
             target=route53.RecordTarget.from_ip_addresses(*addresses),
             ttl=TTL,
         )
-        reverse_dns = ReverseDns(self, "ReverseDns", domain=domain, addresses=self.addresses)
-        reverse_dns.node.add_dependency(a_record)
+        ReverseDns(self, "ReverseDns", domain=domain, addresses=self.addresses, a_record=a_record)
 
-        mechanisms = " ".join(f"ip4:{address}" for address in addresses)
-        self._txt_record("Spf", zone, domain, f'"v=spf1 {mechanisms} -all"')
-        for key in self.keys.keys.values():
-            name = f"{key.selector}._domainkey.{domain}"
-            self._txt_record(f"Dkim-{key.selector}", zone, name, key.record)
-        self._txt_record("Dmarc", zone, f"_dmarc.{domain}", f'"{_dmarc_record(settings)}"')
+        self._add_txt_record("Spf", zone, domain, f'"{_spf_record(addresses)}"')
+        dkim_names = []
+        for selector, key in self.dkim.by_selector.items():
+            dkim_names.append(f"{selector}._domainkey.{domain}")
+            self._add_txt_record(f"Dkim-{selector}", zone, dkim_names[-1], key.record)
+        self._add_txt_record("Dmarc", zone, f"_dmarc.{domain}", f'"{_dmarc_record(settings)}"')
 
-        self._output("SendingDomain", domain, "Host name, HELO name and domain of the senders")
-        self._output("ElasticIps", ",".join(addresses), "What to name in the port 25 request")
-        for key in self.keys.keys.values():
-            self._output(
-                f"DkimSecret-{key.selector}", key.secret_arn, f"Private key of {key.selector}"
-            )
+        cdk.CfnOutput(
+            self,
+            "SendingDomain",
+            value=domain,
+            description="Host name, HELO name, reverse DNS, and domain of From:",
+        )
+        cdk.CfnOutput(
+            self,
+            "ElasticIps",
+            value=", ".join(addresses),
+            description="Where mail comes from; name them in the port 25 request",
+        )
+        cdk.CfnOutput(
+            self,
+            "DkimRecords",
+            value=", ".join(dkim_names),
+            description="Where receivers find the public keys",
+        )
 
-    def _txt_record(self, id: str, zone: route53.IHostedZone, name: str, value: str) -> None:
-        # RecordSet and not TxtRecord, which would cut through the addresses' tokens and quote the DKIM
-        # record, quoted already, a second time. `value` is zone-file text of quoted strings.
+    def _add_txt_record(
+        self, construct_id: str, zone: route53.IHostedZone, name: str, value: str
+    ) -> None:
+        # RecordSet and not TxtRecord, which would cut through an address's token and quote the DKIM
+        # record, quoted already, once more. `value` is zone-file text: quoted strings.
         route53.RecordSet(
             self,
-            id,
+            construct_id,
             zone=zone,
             record_name=f"{name}.",
             record_type=route53.RecordType.TXT,
@@ -108,11 +119,14 @@ class SendingIdentity(cdk.Stack):
             ttl=TTL,
         )
 
-    def _output(self, id: str, value: str, description: str) -> None:
-        cdk.CfnOutput(self, id.replace("-", ""), value=value, description=description)
+
+def _spf_record(addresses: list[str]) -> str:
+    """RFC 7208. One string of a TXT record holds 255 bytes; six addresses take 131."""
+    mechanisms = " ".join(f"ip4:{address}" for address in addresses)
+    return f"v=spf1 {mechanisms} -all"
 
 
 def _dmarc_record(settings: Environment) -> str:
-    """RFC 9989, section 4.7. Strict alignment: the one name is From:, envelope sender and `d=`."""
+    """RFC 9989. Strict alignment: one name is From:, envelope sender and DKIM's `d=`."""
     dmarc = settings.dmarc
     return f"v=DMARC1; p={dmarc.policy}; adkim=s; aspf=s; rua=mailto:{dmarc.report_address}"

@@ -1,4 +1,4 @@
-"""The protocol between CloudFormation and a custom resource: one request in, exactly one answer out.
+"""CloudFormation's protocol for custom resources: one request in, exactly one answer out.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
 """
@@ -34,8 +34,9 @@ class Resource:
 def answer(event: Event, work: Callable[[Event], Resource]) -> None:
     """Do the work and tell CloudFormation how it went, whatever happens.
 
-    Without an answer a stack waits for the resource's timeout. Neither the request (its ResponseURL is a
-    credential) nor an unforeseen exception's text (it may quote what was being stored) is logged.
+    Without an answer a stack waits for the resource's timeout. Neither the request (its ResponseURL
+    is a credential) nor an unforeseen exception's text (it may quote what was being stored) is
+    logged.
     """
     answer_to = {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     try:
@@ -72,4 +73,5 @@ def _reason(error: Exception) -> str:
         fault = error.response.get("Error", {})
         return f"{error.operation_name}: {fault.get('Code')}: {fault.get('Message')}"
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"unforeseen {type(error).__name__} in {where.name}, line {where.lineno} of {where.filename}"
+    place = f"{where.name}, line {where.lineno} of {where.filename}"
+    return f"unforeseen {type(error).__name__} in {place}"

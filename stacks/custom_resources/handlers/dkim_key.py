@@ -1,7 +1,7 @@
 """Custom::DkimKey: a DKIM key pair whose private half exists in Secrets Manager and nowhere else.
 
-Properties: Domain, Selector, KmsKeyId, SecretArn. Attribute: Record, the public half as the value of a
-Route 53 TXT record (quoted, in strings of at most 255 bytes: RFC 6376 section 3.6.2.2).
+Properties: Domain, Selector, KmsKeyId, SecretArn. Attribute: Record, the public half as the value
+of a Route 53 TXT record (quoted, in strings of at most 255 bytes: RFC 6376 section 3.6.2.2).
 The secret holds JSON: domain, selector, private_key (PKCS#8 PEM) and record.
 """
 
@@ -22,7 +22,7 @@ LONGEST_TXT_STRING = 255
 
 
 class Kms(Protocol):
-    def generate_data_key_pair(self, **request: Any) -> dict[str, Any]: ...
+    def generate_data_key_pair(self, **request: object) -> dict[str, Any]: ...
 
 
 class SecretsManager(Protocol):
@@ -38,7 +38,7 @@ def handler(event: Event, _context: object) -> None:
 
 
 def serve(event: Event, *, kms: Kms, secrets: SecretsManager) -> Resource:
-    """Make the key unless the secret has one already, so that a repeated request changes nothing."""
+    """Make the key, unless the secret has one: a repeated request changes nothing."""
     properties = event["ResourceProperties"]
     domain, selector = properties["Domain"], properties["Selector"]
     physical_id = f"{selector}._domainkey.{domain}"
@@ -53,7 +53,7 @@ def serve(event: Event, *, kms: Kms, secrets: SecretsManager) -> Resource:
         # Mail that was signed with it may still be under way, and its record must stay true.
         raise Refused(
             f"The key {key['selector']}._domainkey.{key['domain']} exists and never changes. For "
-            f"{domain} write selectors in dkim.selectors that were never used, in place of {selector}."
+            f"{domain} write a selector that was never used in dkim.selectors, instead of {selector}."
         )
     return Resource(physical_id=physical_id, data={"Record": key["record"]})
 

@@ -1,4 +1,4 @@
-"""Custom::ReverseDns: the PTR record of an Elastic IP, which AWS keeps and CloudFormation has no type for.
+"""Custom::ReverseDns: the PTR record of an Elastic IP, for which CloudFormation has no type.
 
 Properties: AllocationId, DomainName. The domain's A record must already name the address.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Elastic_Addressing_Reverse_DNS.html
@@ -25,7 +25,7 @@ class Ec2(Protocol):
 
     def reset_address_attribute(self, **request: str) -> object: ...
 
-    def describe_addresses_attribute(self, **request: Any) -> dict[str, Any]: ...
+    def describe_addresses_attribute(self, **request: object) -> dict[str, Any]: ...
 
 
 class Context(Protocol):
@@ -73,15 +73,15 @@ def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) ->
             raise Refused(
                 f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {status}: "
                 f"{update.get('Reason', 'no reason given')}. Check that the A record of {domain} is "
-                f"answered on the Internet and names {address.get('PublicIp')}, then deploy again."
+                f"seen from the Internet and names {address.get('PublicIp')}; then deploy again."
             )
         if status is None and _name(address) == domain:
             return
         if not wait():
             raise Refused(
-                f"AWS has not finished setting the reverse DNS of {allocation_id} to {domain}. Watch "
-                "`aws ec2 describe-addresses-attribute --attribute domain-name` and deploy again when "
-                "it is no longer PENDING."
+                f"AWS has not finished setting the reverse DNS of {allocation_id} to {domain}. "
+                "Watch `aws ec2 describe-addresses-attribute --attribute domain-name`, and deploy "
+                "again when it is no longer PENDING."
             )
 
 
