@@ -7,7 +7,7 @@ install units of the same names; the units do nothing.
 
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,6 @@ Description: stand-in
  Takes the place of AWS's package in the lab and does nothing.
 """
 
-# What the real command does as far as a host notices: the agent runs afterwards.
-_CLOUDWATCH_CONTROL = """\
-#!/bin/sh
-exec systemctl enable --now amazon-cloudwatch-agent.service
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Agent:
@@ -47,9 +41,9 @@ class Agent:
     """With ``{region}`` in place of the Region."""
     key: str
     """The object key, with ``{architecture}``."""
-    files: dict[str, str] = field(default_factory=dict)
-    """Executables beside the unit: path to text."""
-    start_on_installation: bool
+    directory: str
+    """The agent's own directory, where a host finds or puts its configuration."""
+    starts_on_installation: bool
 
 
 AGENTS = (
@@ -57,16 +51,15 @@ AGENTS = (
         package="amazon-ssm-agent",
         bucket="amazon-ssm-{region}",
         key="latest/debian_{architecture}/amazon-ssm-agent.deb",
-        start_on_installation=True,
+        directory="etc/amazon/ssm",
+        starts_on_installation=True,
     ),
     Agent(
         package="amazon-cloudwatch-agent",
         bucket="amazoncloudwatch-agent-{region}",
         key="debian/{architecture}/latest/amazon-cloudwatch-agent.deb",
-        files={
-            "opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl": _CLOUDWATCH_CONTROL
-        },
-        start_on_installation=False,
+        directory="opt/aws/amazon-cloudwatch-agent/etc",
+        starts_on_installation=False,
     ),
 )
 
@@ -75,7 +68,12 @@ def publish(*, s3: Any, region: str) -> None:  # noqa: ANN401 - boto3 makes clie
     """Build the packages with dpkg-deb and put them into the Region's buckets."""
     for agent in AGENTS:
         bucket = agent.bucket.format(region=region)
-        s3.create_bucket(Bucket=bucket)
+        if region == "us-east-1":  # the one Region that must not be named, says the API
+            s3.create_bucket(Bucket=bucket)
+        else:
+            s3.create_bucket(
+                Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region}
+            )
         for architecture in ARCHITECTURES:
             s3.put_object(
                 Bucket=bucket,
@@ -93,12 +91,11 @@ def build(agent: Agent, architecture: str) -> bytes:
             tree / "DEBIAN" / "control",
             _CONTROL.format(package=agent.package, architecture=architecture),
         )
-        _write(tree / "lib/systemd/system" / unit, _UNIT.format(package=agent.package))
-        if agent.start_on_installation:
+        _write(tree / "usr/lib/systemd/system" / unit, _UNIT.format(package=agent.package))
+        (tree / agent.directory).mkdir(parents=True)
+        if agent.starts_on_installation:
             script = f"#!/bin/sh\nset -e\nsystemctl enable --now {unit}\n"
             _write(tree / "DEBIAN" / "postinst", script, mode=0o755)
-        for path, text in agent.files.items():
-            _write(tree / path, text, mode=0o755)
         package = Path(directory) / "agent.deb"
         subprocess.run(
             ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, package],

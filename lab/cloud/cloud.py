@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from lab.cloud import agents
 from lab.cloud.listeners import exposed_addresses
@@ -180,7 +181,7 @@ class Cloud:
             region_name=self.region,
             aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            config=Config(proxies={}, retries={"total_max_attempts": 1}),
+            config=Config(proxies={}),
         )
 
     def create_hosted_zone(self, *, hosted_zone_id: str, name: str) -> None:
@@ -270,6 +271,10 @@ class Cloud:
         try:
             with followed(reader, tell):
                 self._run_cdk(arguments, directory=directory)
+        except BotoCoreError as error:
+            raise CloudError(
+                f"The emulated AWS stopped answering ({error}): see {self.emulator_log}."
+            ) from error
         except CloudError as error:
             if not failures:
                 raise

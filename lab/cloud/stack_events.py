@@ -3,10 +3,12 @@
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from botocore.exceptions import BotoCoreError
 
 POLL_SECONDS = 0.5
 
@@ -124,8 +126,9 @@ def followed(reader: EventReader, tell: Callable[[StackEvent], None]) -> Iterato
     ended = threading.Event()
 
     def follow() -> None:
-        while not ended.wait(POLL_SECONDS):
-            _tell(reader.new_events(), tell)
+        with suppress(BotoCoreError):  # raised again below, where somebody hears it
+            while not ended.wait(POLL_SECONDS):
+                _tell(reader.new_events(), tell)
 
     thread = threading.Thread(target=follow, name="stack events", daemon=True)
     thread.start()

@@ -6,7 +6,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud, CloudError
@@ -97,6 +99,37 @@ def test_agents_are_fetched_without_credentials(
 
     assert f"Package: {package}" in fields
     assert "Description: stand-in" in fields
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        ("cloudformation", "list_stacks"),
+        ("ec2", "describe_volumes"),
+        ("logs", "describe_log_groups"),
+        ("s3", "list_buckets"),
+        ("secretsmanager", "list_secrets"),
+        ("sts", "get_caller_identity"),
+    ],
+)
+def test_each_service_answers_under_its_own_host_name(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, service: str, operation: str
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda _host, *arguments: resolve("127.0.0.1", *arguments)
+    )
+    client = boto3.client(
+        service,
+        endpoint_url=f"http://{service}.us-east-1.amazonaws.com:{cloud.endpoint.rpartition(':')[2]}",
+        region_name="us-east-1",
+        aws_access_key_id="ASIAHOSTSKEY",
+        aws_secret_access_key="any",  # noqa: S106
+        aws_session_token="any",  # noqa: S106
+        config=Config(proxies={}),
+    )
+
+    assert getattr(client, operation)()["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
 def test_it_listens_on_loopback_only(cloud: Cloud) -> None:
