@@ -412,7 +412,7 @@ class Environment(_Settings):
         external = _organizational_domain(receiver) != _organizational_domain(sending_domain)
         if external and not dmarc.external_report_authorised:
             raise _invalid(
-                f'"{dmarc.report_address}" and "{sending_domain}" are different organisations', so '
+                f'"{dmarc.report_address}" is of another organisation than "{sending_domain}", so '
                 f"receivers report there only if {receiver} says that it wants that (RFC 9990, "
                 "section 4): let its owner publish the TXT record "
                 f'"{sending_domain}._report._dmarc.{receiver}" with the value "v=DMARC1;" and then '

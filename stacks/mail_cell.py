@@ -153,7 +153,7 @@ def _allow_attaching(role: iam.Role, volume: ec2.IVolume, cell: str) -> None:
     acknowledge(
         role,
         f"AwsSolutions-IAM5[Resource::{instances}]",
-        "A host's id is not known before it starts; the condition on the tag admits only this cell's.",
+        "A host's id is not known before it starts; the condition on its tag admits this cell's.",
     )
 
 

@@ -53,7 +53,7 @@ def serve(event: Event, *, kms: Kms, secrets: SecretsManager) -> Resource:
         # Mail that was signed with it may still be under way, and its record must stay true.
         raise Refused(
             f"The key {key['selector']}._domainkey.{key['domain']} exists and never changes. For "
-            f"{domain} write a selector that was never used in dkim.selectors, instead of {selector}."
+            f"{domain} write a selector that was never used into dkim.selectors, not {selector}."
         )
     return Resource(physical_id=physical_id, data={"Record": key["record"]})
 

@@ -72,8 +72,8 @@ def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) ->
         if status not in (None, "PENDING"):
             raise Refused(
                 f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {status}: "
-                f"{update.get('Reason', 'no reason given')}. Check that the A record of {domain} is "
-                f"seen from the Internet and names {address.get('PublicIp')}; then deploy again."
+                f"{update.get('Reason', 'no reason given')}. Check that the A record of {domain} "
+                f"is seen from the Internet and names {address.get('PublicIp')}; then deploy again."
             )
         if status is None and _name(address) == domain:
             return
