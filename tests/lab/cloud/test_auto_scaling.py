@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud
-from tests.lab.cloud.stacks import Stack, eventually, mail_host_group, network
+from tests.lab.cloud.stacks import Stack, mail_host_group, network
 
 
 @pytest.fixture
@@ -171,5 +171,5 @@ def test_instances_are_found_in_their_group(stack: Stack) -> None:
         AutoScalingGroupNames=[stack.physical_id("Group")]
     )["AutoScalingGroups"]
 
-    assert [item["InstanceId"] for item in groups[0]["Instances"]] == [instance_id]
-    eventually(lambda: groups[0]["Instances"][0]["LifecycleState"] == "InService")
+    members = [(item["InstanceId"], item["LifecycleState"]) for item in groups[0]["Instances"]]
+    assert members == [(instance_id, "InService")]
