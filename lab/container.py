@@ -194,10 +194,11 @@ class Container:
             # nspawn makes the container's /sys from the namespace it is started in, and cloud-init
             # looks for network cards there: without this it finds this machine's own.
             *("nsenter", f"--net={self._netns}", "env"),
+            "TERM=dumb",  # the console is a log: no colours
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",  # Debian 13's systemd knows no other
             # Without this the container's udev and networkd wait 27 s for a /sys they can write.
             "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
-            *("systemd-nspawn", "--quiet", "--boot", "--console=pipe"),
+            *("systemd-nspawn", "--quiet", "--boot", "--console=read-only"),
             *("--register=no", "--keep-unit"),  # no machined here, and our cgroup instead of its
             f"--machine={self.name}",
             f"--directory={self.root}",

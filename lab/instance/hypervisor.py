@@ -99,6 +99,7 @@ class Hypervisor:
         self._report = report
         self._hosts: dict[str, Host] = {}
         self._booted: set[str] = set()
+        self._subnets: dict[str, tuple[Description, Description]] = {}
         self._volumes = Volumes(state / "volumes")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="hypervisor", daemon=True)
@@ -277,9 +278,12 @@ class Hypervisor:
         )
 
     def _subnet_and_vpc(self, subnet_id: str) -> tuple[Description, Description]:
-        subnet = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]
-        vpc = self._ec2.describe_vpcs(VpcIds=[subnet["VpcId"]])["Vpcs"][0]
-        return subnet, vpc
+        """Neither changes under its id, so each is asked for once."""
+        if subnet_id not in self._subnets:
+            subnet = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]
+            vpc = self._ec2.describe_vpcs(VpcIds=[subnet["VpcId"]])["Vpcs"][0]
+            self._subnets[subnet_id] = subnet, vpc
+        return self._subnets[subnet_id]
 
     def _role_of(self, profile_arn: str) -> str:
         name = profile_arn.rpartition("/")[2]

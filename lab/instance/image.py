@@ -96,7 +96,8 @@ def instance_image(*, cache: Path, progress: Callable[[str], None]) -> Path:
 
 def mirror_hosts(image: Path) -> tuple[str, ...]:
     """The host names that the apt sources of `image` give, for which the lab's mirror answers."""
-    uris = (line.split()[1] for line in (image / "etc/apt/sources.list").read_text().splitlines())
+    sources = (image / "etc/apt/sources.list").read_text().splitlines()
+    uris = (source.split()[1] for source in sources if source.startswith("deb "))
     return tuple(sorted({urlsplit(uri).hostname or "" for uri in uris}))
 
 

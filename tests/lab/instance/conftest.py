@@ -1,0 +1,202 @@
+"""A lab of one booted instance: an emulated account, its network, and a stand-in Internet."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cloud.cloud import Cloud
+from lab.container import sweep_cgroups
+from lab.instance.hypervisor import Host, Hypervisor
+from lab.instance.image import instance_image, mirror_hosts
+from lab.instance.mirror import debian_mirror
+from lab.network import INTERNET, Network
+from lab.network.namespace import DIRECTORY, command_in
+from lab.places import PROJECT, Places
+
+ZONE = "us-east-1a"
+REGION = "us-east-1"
+
+_EMULATOR_PYTHON = Path(os.environ.get("POSTERN_EMULATOR_PYTHON", ".venv-cloud/bin/python"))
+_DNS_SERVER = "198.51.100.53"
+_MIRROR = "198.51.100.81"
+
+_USER_DATA = """\
+#cloud-config
+package_update: true
+package_upgrade: true
+packages: [hello]
+runcmd:
+  - echo said by user data
+  - echo seen on the console > /dev/console
+"""
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether `condition` came true within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@dataclass
+class Account:
+    """An emulated AWS account with one VPC behind a NAT gateway."""
+
+    ec2: Any
+    subnet: str
+    elastic_ip: IPv4Address
+
+    def launch(self) -> str:
+        """Run an instance; return its id."""
+        instances = self.ec2.run_instances(
+            ImageId="ami-0deb1a00000000a64",
+            InstanceType="t3.small",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=self.subnet,
+            UserData=_USER_DATA,
+            IamInstanceProfile={"Name": "mail-profile"},
+        )
+        return str(instances["Instances"][0]["InstanceId"])
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    cloud = Cloud(
+        python=PROJECT / _EMULATOR_PYTHON,
+        state=tmp_path_factory.mktemp("cloud"),
+        cdk=Places().cdk,
+        progress=print,
+        shutdown_seconds=0.3,
+    )
+    cloud.start()
+    ec2, iam = cloud.client("ec2"), cloud.client("iam")
+    vpc = ec2.create_vpc(CidrBlock="10.40.0.0/24")["Vpc"]["VpcId"]
+    public, private = (
+        ec2.create_subnet(VpcId=vpc, CidrBlock=cidr, AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
+        for cidr in ("10.40.0.0/28", "10.40.0.64/26")
+    )
+    address = ec2.allocate_address(Domain="vpc")
+    ec2.create_nat_gateway(SubnetId=public, AllocationId=address["AllocationId"])
+    iam.create_role(RoleName="mail-role", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="mail-profile")
+    iam.add_role_to_instance_profile(InstanceProfileName="mail-profile", RoleName="mail-role")
+    yield Account(ec2=ec2, subnet=private, elastic_ip=IPv4Address(address["PublicIp"]))
+    cloud.stop()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """The lab's namespaces, hidden from the machine in a mount namespace of this process's own."""
+    clone_newns = 0x00020000
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(clone_newns) == 0, os.strerror(ctypes.get_errno())
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(DIRECTORY)], check=True)
+    network = Network(state=tmp_path_factory.mktemp("network"), region=REGION)
+    network.up([ZONE])
+    yield network
+    network.down()
+    subprocess.run(["umount", str(DIRECTORY)], check=True)
+
+
+@pytest.fixture(scope="module")
+def image() -> Path:
+    return instance_image(cache=Places().cache, progress=print)
+
+
+@pytest.fixture(scope="module")
+def internet(
+    network: Network,  # noqa: ARG001 - has to be up
+    image: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """DNS that knows the Debian mirror, and the mirror."""
+    state = tmp_path_factory.mktemp("internet")
+    mirror = debian_mirror(cache=Places().cache, image=image, packages=["hello"], progress=print)
+    configuration = state / "dnsmasq.conf"
+    names = [f"address=/{name}/{_MIRROR}" for name in mirror_hosts(image)]
+    listen = ["no-resolv", "no-hosts", "user=root", "bind-interfaces"]
+    configuration.write_text("\n".join([*listen, f"listen-address={_DNS_SERVER}", *names, ""]))
+    web_server = [sys.executable, "-m", "http.server", "--bind", _MIRROR, "80"]
+    servers = [
+        subprocess.Popen(command_in(INTERNET, command), stderr=subprocess.DEVNULL)
+        for command in (
+            ["dnsmasq", "--keep-in-foreground", f"--conf-file={configuration}"],
+            [*web_server, "--directory", str(mirror)],
+        )
+    ]
+    yield
+    for server in servers:
+        server.send_signal(signal.SIGTERM)
+        server.wait(5)
+
+
+@dataclass
+class Machine:
+    """The hypervisor, what it reported, and its state directory."""
+
+    hypervisor: Hypervisor
+    reports: list[str]
+    state: Path
+
+    def wait_for_boot(self, instance_id: str) -> Host:
+        assert eventually(lambda: instance_id in self.hypervisor.hosts, 30), self.reports
+        return self.hypervisor.hosts[instance_id]
+
+
+@pytest.fixture(scope="module")
+def machine(
+    account: Account,
+    network: Network,
+    image: Path,
+    internet: None,  # noqa: ARG001 - has to be up
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Machine]:
+    state = tmp_path_factory.mktemp("hypervisor")
+    authority = state / "ca.crt"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab"),
+            *("-keyout", "/dev/null", "-out", str(authority)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    sweep_cgroups()
+    reports: list[str] = []
+    hypervisor = Hypervisor(
+        endpoint=account.ec2.meta.endpoint_url,
+        region=REGION,
+        image=image,
+        network=network,
+        state=state,
+        ca_certificate=authority,
+        report=reports.append,
+    )
+    hypervisor.start()
+    yield Machine(hypervisor, reports, state)
+    hypervisor.stop()
+
+
+@pytest.fixture(scope="module")
+def host(account: Account, machine: Machine) -> Host:
+    """A booted instance that cloud-init is done with."""
+    host = machine.wait_for_boot(account.launch())
+    result = ["test", "-e", "/run/cloud-init/result.json"]
+    assert eventually(lambda: host.container.run(result).returncode == 0, 120)
+    return host

@@ -1,0 +1,154 @@
+"""The instance metadata service, as cloud-init and the AWS SDKs meet it."""
+
+import datetime
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from lab.instance.imds import InstanceData, InstanceMetadata, look_up, metadata_tree
+
+NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
+INSTANCE = InstanceData(
+    instance_id="i-0123456789abcdef0",
+    image_id="ami-0123456789abcdef0",
+    instance_type="t3.small",
+    architecture="x86_64",
+    account="000000000000",
+    region="us-east-1",
+    zone="us-east-1a",
+    vpc_id="vpc-1",
+    vpc_cidr=IPv4Network("10.40.0.0/24"),
+    subnet_id="subnet-1",
+    subnet_cidr=IPv4Network("10.40.0.64/26"),
+    address=IPv4Address("10.40.0.70"),
+    mac="02:00:0a:28:00:46",
+    host_name="ip-10-40-0-70.ec2.internal",
+    security_groups=("mail",),
+    profile_arn="arn:aws:iam::000000000000:instance-profile/mail",
+    role="mail-role",
+    user_data=b"\x1f\x8b not text",
+)
+TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
+TTL = "X-aws-ec2-metadata-token-ttl-seconds"
+
+
+def answer(path: str, instance: InstanceData = INSTANCE) -> bytes | None:
+    return look_up(metadata_tree(instance, NOW), path)
+
+
+def test_a_directory_lists_its_names_with_a_slash_after_directories() -> None:
+    assert answer("/latest/meta-data/placement/") == b"availability-zone\nregion"
+    names = (answer("/2021-03-23/meta-data/") or b"").splitlines()
+    assert b"placement/" in names
+    assert b"instance-id" in names
+
+
+def test_user_data_arrives_byte_for_byte() -> None:
+    assert answer("/latest/user-data") == INSTANCE.user_data
+
+
+def test_an_instance_without_user_data_or_role_has_no_such_paths() -> None:
+    bare = replace(INSTANCE, user_data=b"", profile_arn=None, role=None)
+    assert answer("/latest/user-data", bare) is None
+    assert answer("/latest/meta-data/iam/security-credentials/", bare) is None
+
+
+def test_the_roles_credentials_are_found_by_way_of_its_name() -> None:
+    role = (answer("/latest/meta-data/iam/security-credentials/") or b"").decode()
+    credentials = json.loads(answer(f"/latest/meta-data/iam/security-credentials/{role}") or b"")
+    assert role == "mail-role"
+    assert credentials["Expiration"] == "2026-11-24T18:00:00Z"
+
+
+def test_the_identity_document_says_where_the_instance_is() -> None:
+    identity = json.loads(answer("/latest/dynamic/instance-identity/document") or b"")
+    assert identity["region"] == "us-east-1"
+    assert identity["instanceId"] == INSTANCE.instance_id
+    assert identity["privateIp"] == "10.40.0.70"
+
+
+def test_a_path_below_a_value_is_not_found() -> None:
+    assert answer("/latest/meta-data/instance-id/more") is None
+
+
+class Client:
+    def __init__(self, port: int, log: Path) -> None:
+        self._port = port
+        self.log = log
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        connection.request(method, path, headers=headers or {})
+        response = connection.getresponse()
+        body = response.read().decode()
+        connection.close()
+        return response.status, body
+
+
+@pytest.fixture
+def listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.fixture
+def service(listener: socket.socket, tmp_path: Path) -> Iterator[InstanceMetadata]:
+    service = InstanceMetadata(instance=INSTANCE, listener=listener, log=tmp_path / "imds.log")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def client(service: InstanceMetadata, listener: socket.socket, tmp_path: Path) -> Client:  # noqa: ARG001 - runs
+    return Client(listener.getsockname()[1], tmp_path / "imds.log")
+
+
+def test_without_a_token_nothing_is_told(client: Client) -> None:
+    path = "/latest/meta-data/instance-id"
+    assert client.request("GET", path) == (401, "")
+    assert client.request("GET", path, {"X-aws-ec2-metadata-token": "guessed"}) == (401, "")
+
+
+def test_with_a_token_the_instance_is_told_who_it_is(client: Client) -> None:
+    status, token = client.request("PUT", TOKEN_PATH, {TTL: "60"})
+    assert status == 200
+    headers = {"X-aws-ec2-metadata-token": token}
+    assert client.request("GET", "/latest/meta-data/instance-id", headers) == (
+        200,
+        INSTANCE.instance_id,
+    )
+    assert client.request("GET", "/latest/meta-data/no-such", headers)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 400),
+        ({TTL: "0"}, 400),
+        ({TTL: "21601"}, 400),
+        ({TTL: "60", "X-Forwarded-For": "192.0.2.1"}, 403),
+    ],
+)
+def test_a_token_is_refused_to_the_careless_and_to_proxies(
+    client: Client, headers: dict[str, str], status: int
+) -> None:
+    assert client.request("PUT", TOKEN_PATH, headers)[0] == status
+
+
+def test_every_request_is_in_the_log(client: Client) -> None:
+    client.request("GET", "/latest/meta-data/")
+    assert '"GET /latest/meta-data/ HTTP/1.1" 401' in client.log.read_text()
+
+
+def test_a_stopped_service_refuses_connections(client: Client, service: InstanceMetadata) -> None:
+    service.stop()
+    with pytest.raises(ConnectionRefusedError):
+        client.request("GET", "/latest/meta-data/")

@@ -1,0 +1,140 @@
+"""An emulated EC2 instance that really boots, seen from inside and from outside."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.instance.hypervisor import Host
+from lab.instance.volumes import by_id_link
+from lab.network import INTERNET, Network
+from lab.network.namespace import entered, listening_socket
+from tests.lab.instance.conftest import ZONE, Account, Machine, eventually
+
+pytestmark = pytest.mark.lab
+
+RECEIVER = "198.51.100.25"
+CONNECT = ["timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/{RECEIVER}/25 && head -c 1 <&3"]
+FETCH = ["timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/198.51.100.81/80"]
+
+
+def run(host: Host, *argv: str) -> str:
+    result = host.container.run(argv)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@contextmanager
+def receiver() -> Iterator[list[str]]:
+    """Listens on port 25 of the Internet; yields the addresses that connected."""
+    callers: list[str] = []
+    listener = listening_socket(INTERNET, RECEIVER, 25)
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, (address, _) = listener.accept()
+            except OSError:  # shut down below
+                return
+            callers.append(address)
+            connection.sendall(b"2")
+            connection.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield callers
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+
+
+def test_cloud_init_ends_without_an_error(host: Host) -> None:
+    assert "status: done\nextended_status: done\n" in run(host, "cloud-init", "status", "--long")
+    assert run(host, "systemctl", "is-system-running", "--wait") == "running\n"
+
+
+def test_cloud_init_takes_it_for_an_ec2_instance(host: Host) -> None:
+    assert run(host, "cloud-init", "query", "cloud_name") == "aws\n"
+    assert run(host, "cloud-init", "query", "instance_id") == f"{host.instance_id}\n"
+    assert '"PUT /latest/api/token HTTP/1.1" 200' in host.metadata_log.read_text()
+
+
+def test_what_user_data_prints_can_be_read_from_outside(host: Host) -> None:
+    assert "said by user data" in host.user_data_log.read_text()
+    assert "seen on the console" in host.console_log.read_text()
+    assert any(host.journal.glob("*/system.journal"))
+
+
+def test_apt_installs_from_the_mirror_what_debian_signed(host: Host) -> None:
+    assert run(host, "hello") == "Hello, world!\n"
+    assert "insecure" not in host.user_data_log.read_text()
+
+
+def test_the_network_card_is_the_one_that_ec2_describes(host: Host, account: Account) -> None:
+    described = account.ec2.describe_instances(InstanceIds=[host.instance_id])
+    address = described["Reservations"][0]["Instances"][0]["PrivateIpAddress"]
+    assert f"inet {address}/26 " in run(host, "ip", "address", "show", "dev", "ens5")
+    assert address in run(host, "getent", "hosts", f"ip-{address.replace('.', '-')}.ec2.internal")
+
+
+def test_it_is_seen_from_outside_under_the_elastic_ip(host: Host, account: Account) -> None:
+    with receiver() as callers:
+        run(host, *CONNECT)
+    assert callers == [str(account.elastic_ip)]
+
+
+def test_a_blocked_port_25_swallows_connections_and_no_others(host: Host, network: Network) -> None:
+    with receiver() as callers:
+        network.block_smtp(blocked=True)
+        assert host.container.run(CONNECT).returncode == 124  # it timed out: nobody said no
+        run(host, *FETCH)
+        network.block_smtp(blocked=False)
+        assert callers == []
+        run(host, *CONNECT)
+
+
+@pytest.mark.usefixtures("host")
+def test_nothing_comes_in_from_the_internet(account: Account) -> None:
+    with entered(INTERNET), pytest.raises(TimeoutError):
+        socket.create_connection((str(account.elastic_ip), 22), timeout=1)
+
+
+def test_a_volume_comes_and_goes_with_its_attachment(host: Host, account: Account) -> None:
+    volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=3)["VolumeId"]
+    link = by_id_link(volume)
+    account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
+    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    assert run(host, "blockdev", "--getsize64", link) == f"{3 << 30}\n"
+
+    account.ec2.detach_volume(VolumeId=volume)
+    assert eventually(lambda: host.container.run(["test", "-e", link]).returncode != 0, 5)
+
+
+def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
+    account: Account, machine: Machine, host: Host
+) -> None:
+    """Last of this file: `host` ends here."""
+    volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
+    link = by_id_link(volume)
+    account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
+    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    run(host, "mkfs.ext4", "-q", "-L", "mail-queue", link)
+
+    account.ec2.terminate_instances(InstanceIds=[host.instance_id])
+    successor = machine.wait_for_boot(account.launch())
+    assert not host.container.running
+    assert eventually(lambda: volume not in machine.hypervisor._volumes.attached, 5)
+    account.ec2.attach_volume(VolumeId=volume, InstanceId=successor.instance_id, Device="/dev/sdf")
+    assert eventually(lambda: successor.container.run(["test", "-b", link]).returncode == 0, 5)
+    assert run(successor, "blkid", "--match-tag", "LABEL", "--output", "value", link) == (
+        "mail-queue\n"
+    )
+
+    machine.hypervisor.stop()
+    assert not any("Traceback" in report for report in machine.reports), machine.reports
+    mounts = Path("/proc/self/mountinfo").read_text()
+    loops = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+    assert str(machine.state) not in mounts + "".join(loops)
