@@ -413,8 +413,8 @@ class Environment(_Settings):
         if external and not dmarc.external_report_authorised:
             raise _invalid(
                 f'"{dmarc.report_address}" is of another organisation than "{sending_domain}", so '
-                f"receivers report there only if {receiver} says that it wants that (RFC 9990, "
-                "section 4): let its owner publish the TXT record "
+                f"receivers report there only if {receiver} says that it wants that (RFC 9990): "
+                "let its owner publish the TXT record "
                 f'"{sending_domain}._report._dmarc.{receiver}" with the value "v=DMARC1;" and then '
                 "write external_report_authorised = true, or write an address of your own",
                 key="report_address",
@@ -498,6 +498,8 @@ def _describe(fault: ErrorDetails) -> str:
             message = f"is missing; write it, {EXPLAINED}"
         case "string_type":
             message = 'must be text; write it in quotes, such as "..."'
+        case "too_short":
+            message = "is empty; write at least one"
         case "literal_error":
             choices = _quoted(get_args(DmarcPolicy))
             message = f'"{fault["input"]}" is unknown; write one of {choices}'

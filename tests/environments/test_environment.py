@@ -1,0 +1,373 @@
+"""A wrong setting stops with one message that names the file, the key and the remedy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from stacks.environment import Environment, InvalidEnvironment, load
+from tests.environments.conftest import EXAMPLE, WriteEnvironment
+
+
+def _elastic_ip(
+    zone: str,
+    *,
+    allocation_id: str = "eipalloc-0123456789abcdef0",
+    address: str = "203.0.113.10",
+) -> str:
+    return f'[elastic_ips.{zone}]\nallocation_id = "{allocation_id}"\naddress = "{address}"\n'
+
+
+# What is written instead of what; the key that the message names; the remedy that it gives.
+FAULTS = {
+    "unknown key": (
+        ('region = "us-east-1"', 'region = "us-east-1"\nqueue_volume = 20'),
+        "queue_volume",
+        'remove it, or write one of "account", "region"',
+    ),
+    "misspelt key": (
+        ("external_report_authorised =", "external_report_authorized ="),
+        "dmarc.external_report_authorized",
+        'write "external_report_authorised" if that is meant',
+    ),
+    "key in the wrong table": (
+        ("[network]\n", '[network]\npolicy = "none"\n'),
+        "network.policy",
+        'remove it, or write one of "vpc_cidr"',
+    ),
+    "missing key": (
+        ('account = "111122223333"', ""),
+        "account",
+        "is missing; write it, environments/example.toml explains every key",
+    ),
+    "missing key in a table": (("instance_type =", "# "), "host.instance_type", "is missing"),
+    "account too short": (
+        ('"111122223333"', '"11112222333"'),
+        "account",
+        'write its 12 digits in quotes, such as "111122223333"',
+    ),
+    "account without quotes": (('"111122223333"', "111122223333"), "account", "in quotes"),
+    "not a Region": (('region = "us-east-1"', 'region = "virginia"'), "region", '"us-east-1"'),
+    "Region in China": (
+        ('region = "us-east-1"', 'region = "cn-north-1"'),
+        "region",
+        "write a Region outside China",
+    ),
+    "zone of another Region": (
+        ('"us-east-1a", "us-east-1b"', '"us-east-1a", "eu-west-1b"'),
+        "availability_zones",
+        '"eu-west-1b" is not an availability zone of us-east-1; write zones such as "us-east-1a"',
+    ),
+    "Local Zone": (
+        ('"us-east-1a", "us-east-1b"', '"us-east-1-bos-1a"'),
+        "availability_zones",
+        "write zones such as",
+    ),
+    "zone twice": (
+        ('"us-east-1a", "us-east-1b"', '"us-east-1a", "us-east-1a"'),
+        "availability_zones",
+        '"us-east-1a" is in the list twice; remove one',
+    ),
+    "no zone": (('["us-east-1a", "us-east-1b"]', "[]"), "availability_zones", "write at least one"),
+    "too many zones": (
+        (
+            '["us-east-1a", "us-east-1b"]',
+            str([f"us-east-1{letter}" for letter in "abcdefg"]).replace("'", '"'),
+        ),
+        "availability_zones",
+        "write at most 6",
+    ),
+    "hosted zone id with its path": (
+        ('"Z0123456789ABCDEFGHIJ"', '"/hostedzone/Z0123456789ABCDEFGHIJ"'),
+        "hosted_zone.id",
+        'without "/hostedzone/"',
+    ),
+    "sending domain outside the hosted zone": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "mail.example.org"'),
+        "sending_domain",
+        'write a subdomain of it, such as "mail.example.com"',
+    ),
+    "sending domain that only ends like the hosted zone": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "mail.notexample.com"'),
+        "sending_domain",
+        "is not inside the hosted zone",
+    ),
+    "sending domain is the apex": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "example.com"'),
+        "sending_domain",
+        'write a subdomain that nothing else uses, such as "mail.example.com"',
+    ),
+    "invalid sending domain": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "mail_1.example.com"'),
+        "sending_domain",
+        "write labels of letters, digits and inner hyphens",
+    ),
+    "sending domain with a final dot": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "mail.example.com."'),
+        "sending_domain",
+        "without a final dot",
+    ),
+    "sending domain in capitals": (
+        ('sending_domain = "mail.example.com"', 'sending_domain = "Mail.example.com"'),
+        "sending_domain",
+        'write "mail.example.com"',
+    ),
+    "sending domain longer than a host name": (
+        ('sending_domain = "mail.example.com"', f'sending_domain = "{"m" * 60}.example.com"'),
+        "sending_domain",
+        "Linux allows 64 characters; it has 72: write a shorter one",
+    ),
+    "invalid hosted zone name": (
+        ('name = "example.com"', 'name = "example"'),
+        "hosted_zone.name",
+        "is not a domain name",
+    ),
+    "postmaster at the sending domain": (
+        ('"postmaster@example.com"', '"postmaster@mail.example.com"'),
+        "postmaster",
+        "write a mailbox elsewhere",
+    ),
+    "postmaster without a domain": (
+        ('"postmaster@example.com"', '"root"'),
+        "postmaster",
+        'write one such as "postmaster@example.com"',
+    ),
+    "keep_identity in quotes": (
+        ("keep_identity = true", 'keep_identity = "true"'),
+        "keep_identity",
+        "true or false, without quotes",
+    ),
+    "signing selector not in the list": (
+        ('signing = "s2026a"', 'signing = "s2027a"'),
+        "dkim.signing",
+        'write one of "s2026a", "s2026b", or add it there',
+    ),
+    "selector twice": (
+        ('["s2026a", "s2026b"]', '["s2026a", "s2026a"]'),
+        "dkim.selectors",
+        '"s2026a" is in the list twice; remove one',
+    ),
+    "invalid selector": (
+        ('["s2026a", "s2026b"]', '["s2026a", "2026_b"]'),
+        "dkim.selectors",
+        "write lower-case letters, digits and inner hyphens",
+    ),
+    "unknown DMARC policy": (
+        ('policy = "none"', 'policy = "block"'),
+        "dmarc.policy",
+        '"block" is unknown; write one of "none", "quarantine", "reject"',
+    ),
+    "report address at the sending domain": (
+        ('"dmarc-reports@example.com"', '"dmarc@mail.example.com"'),
+        "dmarc.report_address",
+        'write a mailbox elsewhere, such as "dmarc@example.com"',
+    ),
+    "report address of another organisation": (
+        ('"dmarc-reports@example.com"', '"us@reports.example.net"'),
+        "dmarc.report_address",
+        'publish the TXT record "mail.example.com._report._dmarc.reports.example.net" with',
+    ),
+    "invalid report address": (
+        ('"dmarc-reports@example.com"', '"dmarc!10m@example.com"'),
+        "dmarc.report_address",
+        "is not a plain mail address",
+    ),
+    "not a network": (('"10.40.0.0/24"', '"10.40.0.1/24"'), "network.vpc_cidr", "host bits set"),
+    "network too small": (
+        ('"10.40.0.0/24"', '"10.40.0.0/28"'),
+        "network.vpc_cidr",
+        'too small; write a prefix length from /16 to /24, such as "10.40.0.0/24"',
+    ),
+    "network too large": (('"10.40.0.0/24"', '"10.0.0.0/8"'), "network.vpc_cidr", "too large"),
+    "network not private": (
+        ('"10.40.0.0/24"', '"198.51.100.0/24"'),
+        "network.vpc_cidr",
+        'take a range inside "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"',
+    ),
+    "instance type of unknown architecture": (
+        ('instance_type = "t3.small"', 'instance_type = "small"'),
+        "host.instance_type",
+        'runs Debian, such as "t3.small" (amd64) or "t4g.small" (arm64)',
+    ),
+    "instance type that is a Mac": (
+        ('instance_type = "t3.small"', 'instance_type = "mac2.metal"'),
+        "host.instance_type",
+        "is unknown",
+    ),
+    "instance type without NVMe": (
+        ('instance_type = "t3.small"', 'instance_type = "t2.small"'),
+        "host.instance_type",
+        "write a type on the Nitro system",
+    ),
+    "queue too small": (
+        ("queue_volume_gib = 20", "queue_volume_gib = 0"),
+        "host.queue_volume_gib",
+        "write a whole number from 1 to 16384",
+    ),
+    "queue size as text": (
+        ("queue_volume_gib = 20", 'queue_volume_gib = "20 GiB"'),
+        "host.queue_volume_gib",
+        "write a whole number",
+    ),
+    "no such script": (
+        ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "gone.sh"'),
+        "host.extra_user_data",
+        "write a path relative to this file, or remove the key",
+    ),
+    "script that nothing runs": (
+        ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "prod.toml"'),
+        "host.extra_user_data",
+        'begin it with a line such as "#!/bin/bash"',
+    ),
+    "Elastic IP in a zone without a host": (
+        ("[tags]", _elastic_ip("us-east-1c") + "[tags]"),
+        "elastic_ips.us-east-1c",
+        'write one of "us-east-1a", "us-east-1b", or add the zone there',
+    ),
+    "Elastic IP for two zones": (
+        ("[tags]", _elastic_ip("us-east-1a") + _elastic_ip("us-east-1b") + "[tags]"),
+        "elastic_ips.us-east-1a",
+        "a NAT gateway needs an address of its own",
+    ),
+    "malformed allocation id": (
+        ("[tags]", _elastic_ip("us-east-1a", allocation_id="eip-1") + "[tags]"),
+        "elastic_ips.us-east-1a.allocation_id",
+        'such as "eipalloc-0123456789abcdef0"',
+    ),
+    "private Elastic IP": (
+        ("[tags]", _elastic_ip("us-east-1a", address="10.40.0.5") + "[tags]"),
+        "elastic_ips.us-east-1a.address",
+        "write the Elastic IP itself",
+    ),
+    "reserved tag": (
+        ('project = "postern"', '"aws:project" = "postern"'),
+        "tags.aws:project",
+        "write another",
+    ),
+}
+
+
+@pytest.mark.parametrize(("replacement", "key", "remedy"), FAULTS.values(), ids=list(FAULTS))
+def test_a_fault_is_told_with_file_key_and_remedy(
+    write_environment: WriteEnvironment, replacement: tuple[str, str], key: str, remedy: str
+) -> None:
+    path = write_environment(replacement)
+    with pytest.raises(InvalidEnvironment) as raised:
+        load(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: {key}: ")
+    assert remedy in message
+    assert len(message.splitlines()) == 1
+
+
+def test_all_faults_are_told_at_once(write_environment: WriteEnvironment) -> None:
+    path = write_environment(
+        ('"111122223333"', '"1"'),
+        ('policy = "none"', 'policy = "block"'),
+        ('"postmaster@example.com"', '"postmaster@mail.example.com"'),
+    )
+    with pytest.raises(InvalidEnvironment) as raised:
+        load(path)
+    keys = [line.split(": ")[1] for line in str(raised.value).splitlines()]
+    assert keys == ["account", "postmaster", "dmarc.policy"]
+
+
+def test_a_syntax_error_is_told_with_its_line(write_environment: WriteEnvironment) -> None:
+    path = write_environment(('region = "us-east-1"', "region = us-east-1"))
+    with pytest.raises(InvalidEnvironment, match=r"prod\.toml: not TOML: .*line \d+"):
+        load(path)
+
+
+def test_a_missing_file_is_told_with_the_ones_there_are(
+    write_environment: WriteEnvironment,
+) -> None:
+    there = write_environment()
+    with pytest.raises(InvalidEnvironment, match=r'prd\.toml: there is no such file.*"prod"'):
+        load(there.with_name("prd.toml"))
+
+
+def test_a_file_name_that_cannot_name_a_stack_is_refused(
+    write_environment: WriteEnvironment,
+) -> None:
+    with pytest.raises(InvalidEnvironment, match=r"file: .*such as \"prod\.toml\""):
+        load(write_environment(name="Prod_1.toml"))
+
+
+def test_a_report_service_is_accepted_once_it_wants_the_reports(
+    write_environment: WriteEnvironment,
+) -> None:
+    settings = load(
+        write_environment(
+            ('"dmarc-reports@example.com"', '"us@reports.example.net"'),
+            ("external_report_authorised = false", "external_report_authorised = true"),
+        )
+    )
+    assert settings.dmarc.report_address == "us@reports.example.net"
+
+
+def test_the_organisation_is_found_below_a_public_suffix(
+    write_environment: WriteEnvironment,
+) -> None:
+    """co.uk is nobody's: a neighbour below it is another organisation."""
+    with pytest.raises(InvalidEnvironment, match="another organisation"):
+        load(
+            write_environment(
+                ('name = "example.com"', 'name = "example.co.uk"'),
+                ('sending_domain = "mail.example.com"', 'sending_domain = "mail.example.co.uk"'),
+                ('"dmarc-reports@example.com"', '"dmarc@neighbour.co.uk"'),
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "architecture"),
+    [
+        ("t3.small", "amd64"),
+        ("t3a.small", "amd64"),
+        ("c7i-flex.large", "amd64"),
+        ("g5.xlarge", "amd64"),
+        ("t4g.small", "arm64"),
+        ("c7gn.large", "arm64"),
+        ("im4gn.large", "arm64"),
+        ("x2gd.medium", "arm64"),
+        ("a1.medium", "arm64"),
+    ],
+)
+def test_the_architecture_follows_the_instance_type(
+    write_environment: WriteEnvironment, instance_type: str, architecture: str
+) -> None:
+    settings = load(write_environment(('"t3.small"', f'"{instance_type}"')))
+    assert settings.host.architecture == architecture
+
+
+def test_the_script_is_found_beside_the_file_and_read_as_it_is(
+    write_environment: WriteEnvironment,
+) -> None:
+    path = write_environment(
+        ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "application.sh"'),
+    )
+    script = "#!/bin/sh\necho grüß dich\n"
+    path.with_name("application.sh").write_text(script, encoding="utf-8")
+    assert load(path).host.read_extra_user_data() == script
+
+
+def test_the_annotated_example_shows_every_key() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for table in [Environment, *_tables()]:
+        for key in table.model_fields:
+            if key != "file":
+                assert key in text, f"example.toml does not explain {key}"
+
+
+def _tables() -> list[type[BaseModel]]:
+    types = (field.annotation for field in Environment.model_fields.values())
+    return [table for table in types if isinstance(table, type) and issubclass(table, BaseModel)]
+
+
+def test_reading_settings_does_not_load_the_cdk() -> None:
+    """Operators' commands read settings too, and the CDK takes seconds to load."""
+    command = "import sys, stacks.environment; sys.exit('aws_cdk' in sys.modules)"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", command], cwd=root, check=True)
