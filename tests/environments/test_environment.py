@@ -355,7 +355,8 @@ def test_the_script_is_found_beside_the_file_and_read_as_it_is(
 
 def test_the_annotated_example_shows_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
-    for table in [Environment, *_tables()]:
+    tables: list[type[BaseModel]] = [Environment, *_tables()]
+    for table in tables:
         for key in table.model_fields:
             if key != "file":
                 assert key in text, f"example.toml does not explain {key}"

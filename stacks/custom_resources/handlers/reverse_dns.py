@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Elastic_Addressing_Rev
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import boto3
@@ -60,22 +61,31 @@ def serve(event: Event, *, ec2: Ec2, wait: Callable[[], bool]) -> Resource:
     return Resource(physical_id=allocation_id)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ReverseDns:
+    """What an address's PTR record names (None: nothing), and the last change of it, if any."""
+
+    name: str | None
+    wanted: str | None
+    status: str | None
+    reason: str | None
+
+
 def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) -> None:
-    address = _describe(ec2, allocation_id)
-    if _name(address) == domain and "PtrRecordUpdate" not in address:
+    state = _look(ec2, allocation_id)
+    if state.name == domain and state.status is None:
         return
-    ec2.modify_address_attribute(AllocationId=allocation_id, DomainName=domain)
+    if (state.wanted, state.status) != (domain, "PENDING"):
+        ec2.modify_address_attribute(AllocationId=allocation_id, DomainName=domain)
     while True:
-        address = _describe(ec2, allocation_id)
-        update = address.get("PtrRecordUpdate", {})
-        status = update.get("Status")
-        if status not in (None, "PENDING"):
+        state = _look(ec2, allocation_id)
+        if state.status not in (None, "PENDING"):
             raise Refused(
-                f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {status}: "
-                f"{update.get('Reason', 'no reason given')}. Check that the A record of {domain} "
-                f"is seen from the Internet and names {address.get('PublicIp')}; then deploy again."
+                f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {state.status}: "
+                f"{state.reason}. Check that the A record of {domain} is seen from the Internet and "
+                "names this address; then deploy again."
             )
-        if status is None and _name(address) == domain:
+        if state.name == domain and state.status is None:
             return
         if not wait():
             raise Refused(
@@ -88,14 +98,13 @@ def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) ->
 def _reset(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) -> None:
     """An address with a PTR record cannot be released, so wait until the record is gone."""
     try:
-        address = _describe(ec2, allocation_id)
-        update = address.get("PtrRecordUpdate", {})
-        if domain not in (_name(address), _without_dot(update.get("Value"))):
+        state = _look(ec2, allocation_id)
+        if domain not in (state.name, state.wanted):
             return  # none, or one that somebody else has set since
         ec2.reset_address_attribute(AllocationId=allocation_id, Attribute=ATTRIBUTE)
         while True:
-            address = _describe(ec2, allocation_id)
-            if not _name(address) and "PtrRecordUpdate" not in address:
+            state = _look(ec2, allocation_id)
+            if state.name is None and state.status != "PENDING":
                 return
             if not wait():
                 raise Refused(
@@ -107,15 +116,18 @@ def _reset(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) 
             raise
 
 
-def _describe(ec2: Ec2, allocation_id: str) -> dict[str, Any]:
-    """The address's attributes; empty when it has no PTR record and no change is under way."""
+def _look(ec2: Ec2, allocation_id: str) -> _ReverseDns:
     answer = ec2.describe_addresses_attribute(AllocationIds=[allocation_id], Attribute=ATTRIBUTE)
-    return next(iter(answer["Addresses"]), {})
-
-
-def _name(address: dict[str, Any]) -> str | None:
-    return _without_dot(address.get("PtrRecord"))
+    # An address without a PTR record, and without a change of it, may be left out.
+    address = next(iter(answer["Addresses"]), {})
+    update = address.get("PtrRecordUpdate", {})
+    return _ReverseDns(
+        name=_without_dot(address.get("PtrRecord")),
+        wanted=_without_dot(update.get("Value")),
+        status=update.get("Status"),
+        reason=update.get("Reason"),
+    )
 
 
 def _without_dot(name: str | None) -> str | None:
-    return name.rstrip(".") if name else None
+    return name.rstrip(".") or None if name else None
