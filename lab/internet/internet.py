@@ -59,8 +59,9 @@ class Internet:
 
         `endpoint` is the emulated AWS, such as "http://127.0.0.1:4566", and `client` makes its
         boto3 clients by service name. `state`, `cache` and `received` are directories for this
-        run's files, for images, and for received messages (one directory for each receiver). `mirror` is served under each of `mirror_hosts`.
-        `progress` gets a line for each part that is ready.
+        run's files, for images, and for received messages (one directory for each receiver).
+        `mirror` is served under each of `mirror_hosts`. `progress` gets a line for each part that
+        is ready.
         """
         self._endpoint = endpoint
         self._client = client

@@ -1,0 +1,201 @@
+"""The running Internet, with real mail: what each receiver says of good mail and of each fault."""
+
+import http.client
+import socket
+import ssl
+import uuid
+from pathlib import Path
+
+import dkim  # type: ignore[import-untyped]
+import pytest
+
+from lab.internet import Internet
+from lab.internet.addresses import AWS_FRONT, DEBIAN_MIRROR
+from lab.internet.messages import Sample, catalogue, differences
+from lab.internet.verdict import Verdict, faults
+from lab.network.namespace import entered
+from tests.lab.internet.conftest import (
+    ELASTIC_IP,
+    SENDING_DOMAIN,
+    ZONE,
+    DkimKey,
+    Sender,
+    StubbedCloud,
+    record_set,
+)
+
+pytestmark = pytest.mark.lab
+
+FIRST, SECOND = "mx.example.net", "mx.example.org"
+
+
+def samples() -> tuple[Sample, ...]:
+    return catalogue(
+        sender=f"application@{SENDING_DOMAIN}",
+        domains=["example.net", "example.org"],
+        token=uuid.uuid4().hex[:8],
+    )
+
+
+def plain() -> Sample:
+    return samples()[0]
+
+
+def by_receiver(internet: Internet, sample: Sample) -> dict[str, Verdict]:
+    verdicts = internet.wait_for(message_id=sample.message_id, timeout=30)
+    return {verdict.receiver: verdict for verdict in verdicts}
+
+
+def test_good_mail_passes_every_check_of_both_receivers(internet: Internet, sender: Sender) -> None:
+    sample = plain()
+    sender.send(sample)
+    for verdict in by_receiver(internet, sample).values():
+        assert faults(verdict) == {}
+        assert verdict.address == ELASTIC_IP
+        assert verdict.helo == verdict.reverse_dns == SENDING_DOMAIN
+        assert verdict.tls == "TLSv1.3"
+        assert verdict.dkim_domain == SENDING_DOMAIN
+        assert verdict.mail_from == f"application@{SENDING_DOMAIN}"
+
+
+# Each fault, and what SPF, DKIM, DMARC and reverse DNS say of it at either receiver.
+SEEN = {
+    ("spf-without-eip", FIRST): ("fail", "pass", "pass", "pass"),
+    ("spf-without-eip", SECOND): ("fail", "pass", "pass", "pass"),
+    ("dkim-missing", FIRST): ("pass", "fail", "pass", "pass"),
+    ("dkim-missing", SECOND): ("pass", "fail", "pass", "pass"),
+    ("dkim-broken", FIRST): ("pass", "fail", "pass", "pass"),
+    ("dkim-broken", SECOND): ("pass", "fail", "pass", "pass"),
+    ("ptr-missing", FIRST): ("pass", "pass", "pass", "fail"),
+    ("ptr-missing", SECOND): ("pass", "pass", "pass", "fail"),
+    ("dmarc-missing", FIRST): ("pass", "pass", "none", "pass"),
+    ("dmarc-missing", SECOND): ("pass", "pass", "none", "pass"),
+}
+
+
+@pytest.mark.parametrize("fault", sorted({fault for fault, _ in SEEN}))
+def test_each_fault_is_seen_by_both_receivers_and_by_nothing_else(
+    internet: Internet, sender: Sender, fault: str
+) -> None:
+    sample = plain()
+    internet.publish([fault])
+    sender.send(sample)
+    for receiver, verdict in by_receiver(internet, sample).items():
+        seen = (verdict.spf, verdict.dkim, verdict.dmarc, verdict.iprev)
+        assert seen == SEEN[fault, receiver], receiver
+        assert verdict.accepted
+
+
+def test_mail_that_neither_spf_nor_dkim_vouches_for_is_refused(
+    internet: Internet, sender: Sender
+) -> None:
+    sample = plain()
+    internet.publish(["spf-without-eip", "dkim-broken"])
+    sender.send(sample)
+    verdicts = by_receiver(internet, sample)
+    assert verdicts[FIRST].dmarc == "fail"
+    assert verdicts[SECOND].dmarc == "fail"
+    assert not verdicts[SECOND].accepted
+    assert verdicts[SECOND].reply.startswith("550 5.7.1 rejected by DMARC policy")
+
+
+def test_unsigned_mail_is_not_taken_for_signed(internet: Internet, sender: Sender) -> None:
+    sample = plain()
+    sender.send(sample, signed=False)
+    for verdict in by_receiver(internet, sample).values():
+        assert verdict.dkim == "none"
+        assert "DKIM" in faults(verdict)
+
+
+def test_an_unencrypted_connection_is_noticed(internet: Internet, sender: Sender) -> None:
+    sample = plain()
+    sender.send(sample, tls=False)
+    for verdict in by_receiver(internet, sample).values():
+        assert set(faults(verdict)) == {"TLS"}
+
+
+def test_a_bounce_is_judged_by_its_helo_name(internet: Internet, sender: Sender) -> None:
+    sample = plain()
+    sender.send(sample, mail_from="")
+    for verdict in by_receiver(internet, sample).values():
+        assert verdict.mail_from == ""
+        assert verdict.spf == "pass"
+
+
+@pytest.mark.parametrize("name", [sample.name for sample in samples()])
+def test_what_was_sent_arrives_and_still_carries_its_signature(
+    internet: Internet, sender: Sender, dkim_key: DkimKey, name: str
+) -> None:
+    sample = next(sample for sample in samples() if sample.name == name)
+    sender.send(sample)
+    for verdict in by_receiver(internet, sample).values():
+        assert faults(verdict) == {}
+        assert verdict.path is not None
+        received = verdict.path.read_bytes()
+        assert differences(sample, received, verdict.recipients) == []
+        key = dkim_key.record.replace('"', "").replace(" v", "v").encode()
+        assert dkim.verify(received, dnsfunc=lambda *_, **__: key.replace(b" ", b"")) is True
+
+
+def test_recipients_of_the_envelope_are_kept(internet: Internet, sender: Sender) -> None:
+    sample = next(sample for sample in samples() if sample.name == "thirty-recipients")
+    sender.send(sample)
+    for receiver, verdict in by_receiver(internet, sample).items():
+        domain = receiver.partition(".")[2]
+        expected = [address for address in sample.recipients if address.endswith(domain)]
+        assert sorted(verdict.recipients) == sorted(expected)
+
+
+def test_a_change_in_the_cloud_reaches_the_dns_by_itself(
+    internet: Internet, cloud: StubbedCloud, sender: Sender
+) -> None:
+    spf = next(record for record in cloud.record_sets if "v=spf1" in str(record))
+    cloud.record_sets.remove(spf)
+    cloud.record_sets.append(record_set(spf["Name"], "TXT", '"v=spf1 ip4:192.0.2.1 -all"'))
+    try:
+        internet._name_server._nsd.wait_until(
+            lambda: internet._name_server._records.hosted_zone[-1].values[0].find("192.0.2.1") > 0
+        )
+        sample = plain()
+        sender.send(sample)
+        assert {v.spf for v in by_receiver(internet, sample).values()} == {"fail"}
+    finally:
+        cloud.record_sets[-1] = spf
+
+
+def test_a_dead_name_server_comes_back_on_request(internet: Internet, sender: Sender) -> None:
+    internet.publish(["down"])
+    internet.publish()
+    sample = plain()
+    sender.send(sample)
+    for verdict in by_receiver(internet, sample).values():
+        assert faults(verdict) == {}
+
+
+def test_aws_apis_answer_over_tls_under_their_own_names(internet: Internet) -> None:
+    tls = ssl.create_default_context(cafile=internet.ca_certificate)
+    body = b"x" * 3_000_000
+    for host in ("ec2.us-east-1.amazonaws.com", "bucket.s3.us-east-1.amazonaws.com"):
+        with entered(f"nat-{ZONE}"):
+            plain_socket = socket.create_connection((AWS_FRONT, 443), timeout=10)
+        client = http.client.HTTPSConnection(host, context=tls)
+        client.sock = tls.wrap_socket(plain_socket, server_hostname=host)
+        for _ in range(2):
+            client.request("POST", "/", body)
+            answer = client.getresponse()
+            assert answer.headers["X-Host"] == host
+            assert answer.read() == body
+        client.close()
+
+
+def test_the_mirror_serves_many_files_over_one_connection(internet: Internet, mirror: Path) -> None:
+    client = http.client.HTTPConnection(DEBIAN_MIRROR)
+    with entered(f"nat-{ZONE}"):
+        client.connect()
+    connection = client.sock
+    for _ in range(50):
+        client.request("GET", "/a%2bb~c.deb")
+        answer = client.getresponse()
+        assert answer.read() == (mirror / "a+b~c.deb").read_bytes()
+    assert client.sock is connection
+    client.close()
