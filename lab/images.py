@@ -127,20 +127,23 @@ def root_filesystem(
     """A directory holding a Debian 13 tree with `packages` installed, for use as a lower layer.
 
     Built on the first call, found in `cache` afterwards: the directory's name carries a hash of
-    everything that shaped it. `variant` is mmdebstrap's. Each of `customize` is a shell command
+    the whole mmdebstrap command. `variant` is mmdebstrap's. Each of `customize` is a shell command
     that mmdebstrap runs at the end with the tree as `$1`; `progress` gets a line for each stage.
     Needs root. Nobody may write into the tree.
 
     Raises:
         ImageError: mmdebstrap failed; the text ends with its last lines.
     """
-    archives = debian_archives()
-    recipe = [archives.sources(), variant, sorted(packages), list(customize), _DPKG_OPTIONS]
-    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    sources = debian_archives().sources()
+
+    def command(target: str) -> list[str]:
+        return _mmdebstrap(target, sources, packages, variant, customize)
+
+    key = hashlib.sha256(json.dumps(command("")).encode()).hexdigest()[:16]
     tree = cache / "images" / f"{name}-{key}"
     with exclusive(tree.with_suffix(".lock")):
         if not tree.is_dir():
-            _build(tree, archives, packages, variant, customize, progress)
+            _build(tree, command, progress)
     return tree
 
 
@@ -156,37 +159,41 @@ def exclusive(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(
-    tree: Path,
-    archives: DebianArchives,
+def _mmdebstrap(
+    target: str,
+    sources: Sequence[str],
     packages: Sequence[str],
     variant: str,
     customize: Sequence[str],
-    progress: Callable[[str], None],
-) -> None:
-    for leftover in tree.parent.glob(f".{tree.name}.*"):  # of an interrupted build
-        shutil.rmtree(leftover)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{tree.name}.", dir=tree.parent))
-    unfinished.chmod(0o755)  # it becomes the container's /
-    command = [
+) -> list[str]:
+    return [
         "mmdebstrap",
         "--mode=root",
         "--format=directory",
         f"--variant={variant}",
-        f"--include={','.join(packages)}",
+        f"--include={','.join(sorted(packages))}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
         # The builder's own name and resolver, copied in by mmdebstrap.
         '--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname"; : > "$1/etc/machine-id"',
         # Recommends are left out of the image only; what is installed later gets apt's default.
-        '--customize-hook=rm "$1/etc/apt/apt.conf.d/99mmdebstrap"',
+        '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
         *(f"--customize-hook={hook}" for hook in customize),
         SUITE,
-        str(unfinished),
-        *archives.sources(),
+        target,
+        *sources,
     ]
+
+
+def _build(
+    tree: Path, command: Callable[[str], list[str]], progress: Callable[[str], None]
+) -> None:
+    for leftover in tree.parent.glob(f".{tree.name}.*"):  # of an interrupted build
+        shutil.rmtree(leftover)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{tree.name}.", dir=tree.parent))
+    unfinished.chmod(0o755)  # it becomes the container's /
     try:
-        _run_reporting(command, progress)
+        _run_reporting(command(str(unfinished)), progress)
         unfinished.replace(tree)
     except BaseException:  # Ctrl-C too: a half-made tree is of no use to anyone
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -194,7 +201,7 @@ def _build(
 
 
 def _run_reporting(command: Sequence[str], progress: Callable[[str], None]) -> None:
-    """Run mmdebstrap, passing its `I:` lines to `progress`."""
+    """Run mmdebstrap, passing its `I:` lines to `progress`, but not those that repeat a hook."""
     last_lines: collections.deque[str] = collections.deque(maxlen=15)
     with subprocess.Popen(
         command,
@@ -207,7 +214,7 @@ def _run_reporting(command: Sequence[str], progress: Callable[[str], None]) -> N
         assert builder.stdout is not None
         for line in builder.stdout:
             last_lines.append(line.rstrip())
-            if line.startswith("I: "):
+            if line.startswith("I: ") and not line.startswith("I: running --"):
                 progress(line[3:].rstrip())
     if builder.returncode:
         raise ImageError(

@@ -19,6 +19,7 @@ from lab.container import sweep_cgroups
 from lab.instance.hypervisor import Host, Hypervisor
 from lab.instance.image import instance_image, mirror_hosts
 from lab.instance.mirror import debian_mirror
+from lab.internet.certificates import CertificateAuthority
 from lab.network import INTERNET, Network
 from lab.network.namespace import DIRECTORY, command_in
 from lab.places import PROJECT, Places
@@ -168,15 +169,6 @@ def machine(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Machine]:
     state = tmp_path_factory.mktemp("hypervisor")
-    authority = state / "ca.crt"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab"),
-            *("-keyout", "/dev/null", "-out", str(authority)),
-        ],
-        check=True,
-        capture_output=True,
-    )
     sweep_cgroups()
     reports: list[str] = []
     hypervisor = Hypervisor(
@@ -185,7 +177,7 @@ def machine(
         image=image,
         network=network,
         state=state,
-        ca_certificate=authority,
+        ca_certificate=CertificateAuthority(state / "tls").certificate,
         report=reports.append,
     )
     hypervisor.start()
