@@ -310,7 +310,7 @@ class Cloud:
             try:
                 return process.wait()
             except BaseException:  # Ctrl-C too: leave nothing running
-                process.terminate()
+                process.kill()  # asked politely, it would wait for the deployment
                 raise
 
     def _cdk_environment(self) -> dict[str, str]:
