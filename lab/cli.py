@@ -1,8 +1,6 @@
 """`postern lab`: keep the lab, use it, look into it."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -53,7 +51,9 @@ def try_out(
         try:
             lab.publish(fault or [])
             _deploy(lab, steps)
-            verdicts = _send(lab, steps, _RECIPIENTS, "From a clone to a mail that every check passes")
+            verdicts = _send(
+                lab, steps, _RECIPIENTS, "From a clone to a mail that every check passes"
+            )
         finally:
             with steps.step("Ending the lab"):
                 lab.end()
@@ -146,8 +146,8 @@ def down() -> None:
 
 
 def _deploy(lab: Lab, steps: Steps) -> None:
-    with steps.step("CDK bootstrap"):
-        lab.cloud.bootstrap(account=lab.environment.account)
+    with steps.step("CDK bootstrap, and synthesis of the stacks"):
+        lab.bootstrap()
     with steps.step("CDK deploy: a host boots, installs, tests itself and signals"):
         lab.deploy()
 

@@ -44,7 +44,9 @@ class _Request(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         request = json.loads(self.rfile.readline())
         try:
-            answer = {"result": self.server.operations[request["operation"]](**request["arguments"])}
+            answer = {
+                "result": self.server.operations[request["operation"]](**request["arguments"])
+            }
         except Exception as error:  # noqa: BLE001 - reported to the caller, who raises it
             answer = {"error": f"{type(error).__name__}: {error}"}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
@@ -53,9 +55,7 @@ class _Request(socketserver.StreamRequestHandler):
 def ask(path: Path, operation: str, *, timeout: float = 120, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
     """The result of an operation; raises NotRunning or LabError."""
     with _connect(path, timeout) as connection, connection.makefile("rwb") as stream:
-        stream.write(
-            json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n"
-        )
+        stream.write(json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n")
         stream.flush()
         line = stream.readline()
     if not line:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import make_msgid
+from pathlib import Path
 from typing import IO, Any, Self
 
 from lab.cloud.cloud import Cloud
@@ -27,18 +28,22 @@ ENVIRONMENT = PROJECT / "environments" / "lab.toml"
 
 _END_SECONDS = 60
 
-# Process-id and mount namespaces of its own: the kernel ends all that is in them with the supervisor.
+# With process-id and mount namespaces of its own: the kernel ends all in them with the supervisor.
 _SUPERVISOR = (
     *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"),
     *(sys.executable, "-m", "lab.supervisor", f"--environment={ENVIRONMENT}"),
 )
 
 
+def _untold(_event: str) -> None:
+    """Progress that nobody asked to see."""
+
+
 class Lab:
     """A running lab: `Lab.start` makes one, `Lab.find` finds the one that `postern lab up` left."""
 
     def __init__(
-        self, *, places: Places, supervisor: int, progress: Callable[[str], None] = str
+        self, *, places: Places, supervisor: int, progress: Callable[[str], None] = _untold
     ) -> None:
         """`supervisor` is its process id; `progress` gets a line for each event of a deployment."""
         self.places = places
@@ -51,6 +56,7 @@ class Lab:
             region=self.environment.region,
         )
         self._supervisor = supervisor
+        self._assembly = PROJECT
 
     @classmethod
     def start(cls, *, steps: Steps, keep: bool) -> Self:
@@ -88,7 +94,7 @@ class Lab:
             raise
 
     @classmethod
-    def find(cls, *, progress: Callable[[str], None] = str) -> Self:
+    def find(cls, *, progress: Callable[[str], None] = _untold) -> Self:
         """The lab that runs on this machine; raises NotRunning."""
         places = Places()
         return cls(
@@ -109,9 +115,19 @@ class Lab:
         with suppress(ProcessLookupError):
             os.kill(self._supervisor, signal.SIGKILL)
 
-    def deploy(self, *options: str) -> None:
-        """Deploy the lab's environment with the CDK command line; raises CloudError."""
-        self.cloud.deploy(self.environment.name, options=options)
+    def bootstrap(self) -> None:
+        """Bootstrap the account, and synthesise meanwhile what `deploy` will deploy."""
+        with ThreadPoolExecutor() as executor:
+            synthesis = executor.submit(self.cloud.synthesize, self.environment.name)
+            self.cloud.bootstrap(account=self.environment.account)
+            self._assembly = synthesis.result()
+
+    def deploy(self, *, app: Path | None = None, options: Sequence[str] = ()) -> None:
+        """Deploy the lab's environment with the CDK command line; raises CloudError.
+
+        ``app`` is another app, or another assembly, than the one that `bootstrap` synthesised.
+        """
+        self.cloud.deploy(self.environment.name, app=app or self._assembly, options=options)
 
     @property
     def instance_ids(self) -> list[str]:

@@ -25,7 +25,11 @@ class CannotRunHere(Exception):
 
 
 def require_a_fit_machine(places: Places) -> None:
-    """Raises CannotRunHere unless this is Debian 12 or 13 on amd64, as root, with what `make` installs."""
+    """Look for Debian 12 or 13 on amd64, root, and what `make try` installs.
+
+    Raises:
+        CannotRunHere: one of them is missing; nothing was touched.
+    """
     release = _os_release()
     system = release.get("PRETTY_NAME", platform.system())
     if (release.get("ID"), release.get("VERSION_ID")) not in {("debian", "12"), ("debian", "13")}:
@@ -34,7 +38,8 @@ def require_a_fit_machine(places: Places) -> None:
         )
     if platform.machine() != "x86_64":
         raise CannotRunHere(
-            f"The lab boots amd64 hosts and this machine is {platform.machine()}. {_WITHOUT_THE_LAB}"
+            f"The lab boots amd64 hosts, and this machine is {platform.machine()}. "
+            f"{_WITHOUT_THE_LAB}"
         )
     if os.geteuid() != 0:
         raise CannotRunHere(

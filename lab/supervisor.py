@@ -224,7 +224,7 @@ def _only_lab(places: Places) -> Iterator[None]:
             shutil.rmtree(remains, ignore_errors=True)
             remains.mkdir(parents=True)
         NETWORK_NAMESPACES.mkdir(exist_ok=True)
-        # Ours alone, in this process's own mount namespace: `ip netns` names nothing on the machine.
+        # Ours alone, in this process's own mount namespace: the machine sees no name of them.
         subprocess.run(["mount", "-t", "tmpfs", "netns", str(NETWORK_NAMESPACES)], check=True)
         yield
 
