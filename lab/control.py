@@ -47,12 +47,12 @@ class _Request(socketserver.StreamRequestHandler):
             answer = {
                 "result": self.server.operations[request["operation"]](**request["arguments"])
             }
-        except Exception as error:  # noqa: BLE001 - reported to the caller, who raises it
+        except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-def ask(path: Path, operation: str, *, timeout: float = 120, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+def ask(path: Path, operation: str, *, timeout: float = 120, **arguments: Any) -> Any:
     """The result of an operation; raises NotRunning or LabError."""
     with _connect(path, timeout) as connection, connection.makefile("rwb") as stream:
         stream.write(json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cloud.cloud import Cloud
-from lab.container import sweep_cgroups
+from lab.container import ContainerError, sweep_cgroups
 from lab.control import ControlServer, Handler, LabError
 from lab.images import ImageError
 from lab.instance.hypervisor import Hypervisor
@@ -40,7 +40,7 @@ from stacks.environment import Environment, load
 from user_data import PACKAGES
 
 # Each of these carries a whole sentence for a person.
-_TOLD = (ImageError, InternetError, LabError, MirrorError, NetworkError)
+_TOLD = (ContainerError, ImageError, InternetError, LabError, MirrorError, NetworkError)
 
 
 def main() -> None:
@@ -178,7 +178,7 @@ class Services:
     def _publish(self, faults: Sequence[str]) -> None:
         self._internet.publish(frozenset(faults))
 
-    def _block_smtp(self, blocked: bool) -> None:  # noqa: FBT001 - named by the JSON request
+    def _block_smtp(self, blocked: bool) -> None:
         self._network.block_smtp(blocked=blocked)
 
     def _wait_for(self, **arguments: Any) -> list[str]:
@@ -189,7 +189,7 @@ class _Starter:
     """Whoever started the lab and waits at the other end of standard output."""
 
     def say(self, **message: Any) -> None:
-        print(json.dumps(message), flush=True)  # noqa: T201 - the protocol above
+        print(json.dumps(message), flush=True)
 
     def detail(self, text: str) -> None:
         self.say(detail=text)
@@ -235,7 +235,7 @@ def _wait_for_end_of_stdin(ended: threading.Event) -> None:
 
 
 def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - standard error is the log
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) ->
         if state.status not in (None, "PENDING"):
             raise Refused(
                 f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {state.status}: "
-                f"{state.reason}. Check that the A record of {domain} is seen from the Internet and "
-                "names this address; then deploy again."
+                f"{state.reason}. Check that the A record of {domain} is seen from the Internet "
+                "and names this address; then deploy again."
             )
         if state.name == domain and state.status is None:
             return
@@ -119,7 +119,7 @@ def _reset(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) 
 def _look(ec2: Ec2, allocation_id: str) -> _ReverseDns:
     answer = ec2.describe_addresses_attribute(AllocationIds=[allocation_id], Attribute=ATTRIBUTE)
     # An address without a PTR record, and without a change of it, may be left out.
-    address = next(iter(answer["Addresses"]), {})
+    address: dict[str, Any] = next(iter(answer["Addresses"]), {})
     update = address.get("PtrRecordUpdate", {})
     return _ReverseDns(
         name=_without_dot(address.get("PtrRecord")),
