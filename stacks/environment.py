@@ -55,7 +55,7 @@ Architecture = Literal["amd64", "arm64"]
 DmarcPolicy = Literal["none", "quarantine", "reject"]
 
 
-class InvalidEnvironment(Exception):  # noqa: N818, the name says what is invalid
+class InvalidEnvironment(Exception):
     """An environment's file cannot be used; the text is the whole message for whoever edits it."""
 
 

@@ -65,7 +65,6 @@ class MailCell(Construct):
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
         _allow_reading_the_signing_key(role, dkim_secret_arn, dkim_encryption_key)
         _allow_attaching(role, queue_volume, cell)
-        _allow_signalling(role)
         _allow_logging(role, log_group)
         _allow_systems_manager(role)
 
@@ -108,6 +107,7 @@ class MailCell(Construct):
             launch_template=launch_template,
             min_capacity=1,
             max_capacity=1,
+            # This also allows the role to signal this stack.
             signals=autoscaling.Signals.wait_for_all(timeout=START_TIMEOUT),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
                 min_instances_in_service=0,
@@ -155,11 +155,6 @@ def _allow_attaching(role: iam.Role, volume: ec2.IVolume, cell: str) -> None:
         f"AwsSolutions-IAM5[Resource::{instances}]",
         "A host's id is not known before it starts; the condition on its tag admits this cell's.",
     )
-
-
-def _allow_signalling(role: iam.Role) -> None:
-    stack_id = cdk.Stack.of(role).stack_id
-    _allow(role, "SignalOwnStack", ["cloudformation:SignalResource"], [stack_id])
 
 
 def _allow_logging(role: iam.Role, log_group: logs.ILogGroup) -> None:

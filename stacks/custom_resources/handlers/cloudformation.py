@@ -19,7 +19,7 @@ LONGEST_REASON = 1000
 ANSWER_TIMEOUT_SECONDS = 20
 
 
-class Refused(Exception):  # noqa: N818, a refusal is what it is
+class Refused(Exception):
     """The request cannot be fulfilled; the text is shown in the stack event and says what to do."""
 
 

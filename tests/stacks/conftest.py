@@ -1,0 +1,178 @@
+"""How these tests synthesise an environment, and where they keep the reviewed templates."""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+from cdk_nag import AwsSolutionsChecks
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+from syrupy.location import PyTestLocation
+from syrupy.types import SnapshotIndex
+
+import user_data
+from stacks.environment import load
+from stacks.postern_stage import PosternStage
+
+ROOT = Path(__file__).parents[2]
+# Plain dictionaries are easier to look into than the CDK's matchers.
+Templates = Mapping[str, dict[str, Any]]
+Synthesise = Callable[..., Templates]
+AssemblyOf = Callable[[str], "Assembly"]
+
+
+def synthesise_file(path: Path, outdir: Path) -> Templates:
+    """The templates of the environment in `path`, by stack ("SendingIdentity", ...).
+
+    The same as `cdk synth` makes: with the flags of cdk.json, and with cdk-nag, which raises on a
+    finding that nobody acknowledged.
+    """
+    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    app = cdk.App(
+        analytics_reporting=False,
+        builtin_cloud_formation_validation=False,
+        context=context,
+        outdir=str(outdir),
+    )
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    stage = PosternStage(app, load(path))
+    app.synth()
+    return {
+        child.node.id: dict(Template.from_stack(child).to_json())
+        for child in stage.node.children
+        if isinstance(child, cdk.Stack)
+    }
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A synthesised environment: its templates, and the folder that `cdk deploy` would read."""
+
+    templates: Templates
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def assembly_of(tmp_path_factory: pytest.TempPathFactory) -> AssemblyOf:
+    """Synthesises the environment of that name, once for all tests."""
+
+    @functools.cache
+    def synthesise_once(name: str) -> Assembly:
+        folder = tmp_path_factory.mktemp(name)
+        templates = synthesise_file(ROOT / "environments" / f"{name}.toml", folder)
+        return Assembly(templates, folder)
+
+    return synthesise_once
+
+
+@pytest.fixture(scope="session")
+def example(assembly_of: AssemblyOf) -> Templates:
+    """What environments/example.toml makes: two zones, new addresses, the identity kept."""
+    return assembly_of("example").templates
+
+
+@pytest.fixture
+def synthesise(tmp_path: Path) -> Synthesise:
+    """Synthesises example.toml with passages replaced: pairs of (what stands there, what shall)."""
+
+    def synthesise_changed(*replacements: tuple[str, str]) -> Templates:
+        text = (ROOT / "environments" / "example.toml").read_text(encoding="utf-8")
+        for old, new in replacements:
+            assert text.count(old) == 1, f"example.toml does not have this once: {old}"
+            text = text.replace(old, new)
+        path = tmp_path / "example.toml"
+        path.write_text(text, encoding="utf-8")
+        return synthesise_file(path, tmp_path / "cdk.out")
+
+    return synthesise_changed
+
+
+def resources(template: Mapping[str, Any], of_type: str) -> dict[str, dict[str, Any]]:
+    """The template's resources of one CloudFormation type, by logical id."""
+    return {
+        logical_id: resource
+        for logical_id, resource in template["Resources"].items()
+        if resource["Type"] == of_type
+    }
+
+
+def only(template: Mapping[str, Any], of_type: str) -> dict[str, Any]:
+    """The one resource of that type."""
+    (resource,) = resources(template, of_type).values()
+    return resource
+
+
+def records(template: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The properties of the DNS records, by (name, type)."""
+    properties = [
+        record["Properties"] for record in resources(template, "AWS::Route53::RecordSet").values()
+    ]
+    return {(record["Name"], record["Type"]): record for record in properties}
+
+
+def statements(template: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+    """The policy statements of the role with that logical id."""
+    return [
+        statement
+        for policy in resources(template, "AWS::IAM::Policy").values()
+        if {"Ref": role} in policy["Properties"]["Roles"]
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+    ]
+
+
+def joined(value: str | dict[str, Any]) -> str:
+    """A string with deploy-time values in it, each written as <what it is>."""
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(joined(part) for part in parts)
+    (described,) = value.values()
+    return f"<{'.'.join(described) if isinstance(described, list) else described}>"
+
+
+def user_data_of(launch_template: Mapping[str, Any]) -> str:
+    """The launch template's user-data as people read it."""
+    encoded = launch_template["Properties"]["LaunchTemplateData"]["UserData"]
+    return user_data.decode(joined(encoded["Fn::Base64"]))
+
+
+class ReviewedFile(SingleFileSnapshotExtension):
+    """A snapshot is a file in tests/snapshots, named after what it shows."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = ""
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(Path(test_location.filepath).parents[1] / "snapshots")
+
+    @classmethod
+    def get_snapshot_name(
+        cls,
+        *,
+        test_location: PyTestLocation,  # noqa: ARG003
+        index: SnapshotIndex = 0,
+    ) -> str:
+        return str(index)
+
+
+@pytest.fixture
+def reviewed(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    """`reviewed(name="Network.json")` equals the text that was reviewed."""
+    return snapshot.use_extension(ReviewedFile)
+
+
+def reviewable(template: Mapping[str, Any]) -> str:
+    """The template as text to review: user-data left to files of its own, asset hashes left out."""
+    shown = json.loads(json.dumps(template))
+    for launch_template in resources(shown, "AWS::EC2::LaunchTemplate").values():
+        launch_template["Properties"]["LaunchTemplateData"]["UserData"] = "(see user-data.txt)"
+    return re.sub(r"\b[0-9a-f]{64}\b", "(hash)", json.dumps(shown, indent=2)) + "\n"

@@ -1,0 +1,281 @@
+"""A host that nobody can reach, that may do little, and whose queue outlives it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import user_data
+from stacks.environment import InvalidEnvironment
+from tests.stacks.conftest import (
+    Synthesise,
+    Templates,
+    joined,
+    only,
+    resources,
+    statements,
+)
+
+STACK = "MailHosts"
+
+
+def _launch_data(templates: Templates) -> list[dict[str, Any]]:
+    hosts = resources(templates[STACK], "AWS::EC2::LaunchTemplate").values()
+    return [host["Properties"]["LaunchTemplateData"] for host in hosts]
+
+
+def test_nothing_comes_in(example: Templates) -> None:
+    assert (
+        "SecurityGroupIngress" not in only(example[STACK], "AWS::EC2::SecurityGroup")["Properties"]
+    )
+    assert not resources(example[STACK], "AWS::EC2::SecurityGroupIngress")
+
+
+def test_only_smtp_and_http_go_out(example: Templates) -> None:
+    rules = only(example[STACK], "AWS::EC2::SecurityGroup")["Properties"]["SecurityGroupEgress"]
+    ports = [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules]
+    assert ports == [("tcp", 25, 25), ("tcp", 80, 80), ("tcp", 443, 443)]
+    assert not resources(example[STACK], "AWS::EC2::SecurityGroupEgress")
+
+
+def test_instance_metadata_needs_a_token_and_stays_on_the_host(example: Templates) -> None:
+    for host in _launch_data(example):
+        assert host["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+
+
+def test_a_host_has_no_public_address_and_no_key_pair(example: Templates) -> None:
+    (security_group,) = resources(example[STACK], "AWS::EC2::SecurityGroup")
+    for host in _launch_data(example):
+        assert "KeyName" not in host
+        assert host["NetworkInterfaces"] == [
+            {
+                "AssociatePublicIpAddress": False,
+                "DeviceIndex": 0,
+                "Groups": [{"Fn::GetAtt": [security_group, "GroupId"]}],
+            }
+        ]
+
+
+def test_both_volumes_are_encrypted(example: Templates) -> None:
+    for host in _launch_data(example):
+        for device in host["BlockDeviceMappings"]:
+            assert device["Ebs"]["Encrypted"] is True
+    for volume in resources(example[STACK], "AWS::EC2::Volume").values():
+        assert volume["Properties"]["Encrypted"] is True
+
+
+def test_the_queue_outlives_the_stack(example: Templates) -> None:
+    volumes = resources(example[STACK], "AWS::EC2::Volume")
+    assert len(volumes) == 2
+    for volume in volumes.values():
+        assert volume["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert volume["UpdateReplacePolicy"] == "Retain"
+        assert volume["Properties"]["Size"] == 20
+
+
+def test_a_deployment_is_green_only_when_the_host_signalled(example: Templates) -> None:
+    for group in resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").values():
+        assert group["CreationPolicy"] == {"ResourceSignal": {"Count": 1, "Timeout": "PT15M"}}
+        update = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
+        assert update["WaitOnResourceSignals"] is True
+        assert update["PauseTime"] == "PT15M"
+
+
+def test_two_hosts_never_share_a_queue(example: Templates) -> None:
+    for group in resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").values():
+        assert (group["Properties"]["MinSize"], group["Properties"]["MaxSize"]) == ("1", "1")
+        update = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
+        assert (update["MinInstancesInService"], update["MaxBatchSize"]) == (0, 1)
+
+
+def test_a_host_runs_in_its_queues_zone(example: Templates) -> None:
+    """The n-th group is in the n-th private subnet, whose zone the n-th volume has."""
+    subnets = {
+        logical_id: subnet["Properties"]["AvailabilityZone"]
+        for logical_id, subnet in resources(example["Network"], "AWS::EC2::Subnet").items()
+    }
+    exports = {
+        output["Export"]["Name"]: joined(output["Value"]).strip("<>")
+        for output in example["Network"]["Outputs"].values()
+    }
+    groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").values()
+    volumes = resources(example[STACK], "AWS::EC2::Volume").values()
+    for group, volume in zip(groups, volumes, strict=True):
+        (subnet,) = group["Properties"]["VPCZoneIdentifier"]
+        zone = subnets[exports[subnet["Fn::ImportValue"]]]
+        assert zone == volume["Properties"]["AvailabilityZone"]
+        assert {
+            "Key": "postern:cell",
+            "Value": f"example/{zone}",
+            "PropagateAtLaunch": True,
+        } in group["Properties"]["Tags"]
+
+
+def test_the_host_signals_its_own_group(example: Templates) -> None:
+    groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup")
+    for group, host in zip(groups, _launch_data(example), strict=True):
+        document = user_data.decode(joined(host["UserData"]["Fn::Base64"]))
+        assert f"SIGNAL_RESOURCE={group}\n" in document
+        assert "STACK_NAME=postern-example-MailHosts\n" in document
+
+
+def test_a_host_waits_for_its_roles_policy(example: Templates) -> None:
+    policies = resources(example[STACK], "AWS::IAM::Policy")
+    groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup")
+    for policy, group in zip(policies, groups.values(), strict=True):
+        assert policy in group["DependsOn"]
+
+
+def test_the_role_may_do_what_a_host_needs_and_nothing_else(example: Templates) -> None:
+    roles = resources(example[STACK], "AWS::IAM::Role")
+    volumes = resources(example[STACK], "AWS::EC2::Volume")
+    (log_group,) = resources(example[STACK], "AWS::Logs::LogGroup")
+    signing, encryption = _imported_keys(example)
+    zones = ["us-east-1a", "us-east-1b"]
+    for (role, properties), volume, zone in zip(roles.items(), volumes, zones, strict=True):
+        assert "ManagedPolicyArns" not in properties["Properties"]
+        arn = "arn:aws:ec2:us-east-1:111122223333"
+        assert statements(example[STACK], role) == [
+            {
+                "Sid": "ReadSigningKey",
+                "Effect": "Allow",
+                "Action": "secretsmanager:GetSecretValue",
+                "Resource": signing,
+            },
+            {
+                "Sid": "DecryptSigningKey",
+                "Effect": "Allow",
+                "Action": "kms:Decrypt",
+                "Resource": encryption,
+                "Condition": {
+                    "StringEquals": {
+                        "kms:ViaService": "secretsmanager.us-east-1.amazonaws.com",
+                        "kms:EncryptionContext:SecretARN": signing,
+                    }
+                },
+            },
+            {
+                "Sid": "AttachOwnQueue",
+                "Effect": "Allow",
+                "Action": "ec2:AttachVolume",
+                "Resource": {"Fn::Join": ["", [f"{arn}:volume/", {"Ref": volume}]]},
+            },
+            {
+                "Sid": "AttachToOwnHost",
+                "Effect": "Allow",
+                "Action": "ec2:AttachVolume",
+                "Resource": f"{arn}:instance/*",
+                "Condition": {"StringEquals": {"aws:ResourceTag/postern:cell": f"example/{zone}"}},
+            },
+            {
+                "Sid": "WriteMailLog",
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                "Resource": {"Fn::GetAtt": [log_group, "Arn"]},
+            },
+            {
+                "Sid": "BeReachedBySystemsManager",
+                "Effect": "Allow",
+                "Action": [
+                    "ssm:UpdateInstanceInformation",
+                    "ssmmessages:CreateControlChannel",
+                    "ssmmessages:CreateDataChannel",
+                    "ssmmessages:OpenControlChannel",
+                    "ssmmessages:OpenDataChannel",
+                ],
+                "Resource": "*",
+            },
+            {
+                "Effect": "Allow",
+                "Action": "cloudformation:SignalResource",
+                "Resource": {"Ref": "AWS::StackId"},
+            },
+        ]
+
+
+def test_the_tag_that_admits_the_queue_is_on_the_instance_from_its_start(
+    example: Templates,
+) -> None:
+    for host, zone in zip(_launch_data(example), ["us-east-1a", "us-east-1b"], strict=True):
+        (instance,) = (
+            tags["Tags"] for tags in host["TagSpecifications"] if tags["ResourceType"] == "instance"
+        )
+        assert {"Key": "postern:cell", "Value": f"example/{zone}"} in instance
+
+
+def test_the_mail_log_is_kept_three_months_under_a_key_of_our_own(example: Templates) -> None:
+    log_group = only(example[STACK], "AWS::Logs::LogGroup")["Properties"]
+    assert log_group["RetentionInDays"] == 90
+    assert "KmsKeyId" in log_group
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "architecture"), [("t3.small", "amd64"), ("t4g.small", "arm64")]
+)
+def test_the_image_follows_the_instance_type(
+    synthesise: Synthesise, instance_type: str, architecture: str
+) -> None:
+    templates = synthesise(('"t3.small"', f'"{instance_type}"'))
+    parameter = f"/aws/service/debian/release/13/latest/{architecture}"
+    for host in _launch_data(templates):
+        assert host["InstanceType"] == instance_type
+        image = templates[STACK]["Parameters"][host["ImageId"]["Ref"]]
+        assert image["Type"] == "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"
+        assert image["Default"] == parameter
+        assert f"ARCHITECTURE={architecture}\n" in user_data.decode(
+            joined(host["UserData"]["Fn::Base64"])
+        )
+
+
+def test_user_data_fits_into_ec2s_limit_with_the_longest_values(example: Templates) -> None:
+    for host in _launch_data(example):
+        _separator, parts = host["UserData"]["Fn::Base64"]["Fn::Join"]
+        # An ARN, an id or a name that takes a token's place is shorter than 256 characters.
+        size = sum(len(part.encode()) if isinstance(part, str) else 256 for part in parts)
+        assert size <= user_data.MAX_BYTES
+
+
+def test_too_large_user_data_is_told_with_file_key_and_remedy(
+    synthesise: Synthesise, tmp_path: Path
+) -> None:
+    # Text that does not compress.
+    noise = "".join(f"# {hash((number, 'noise')):x}\n" for number in range(2000))
+    (tmp_path / "large.sh").write_text("#!/bin/sh\n" + noise, encoding="utf-8")
+    with pytest.raises(InvalidEnvironment) as raised:
+        synthesise(("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "large.sh"'))
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'example.toml'}: host.extra_user_data: ")
+    assert "EC2 takes 16384" in message
+
+
+def test_the_owners_script_reaches_the_host_as_it_is(
+    synthesise: Synthesise, tmp_path: Path
+) -> None:
+    (tmp_path / "application.sh").write_text("#!/bin/sh\ninstall-it # now\n", encoding="utf-8")
+    templates = synthesise(
+        ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "application.sh"')
+    )
+    for host in _launch_data(templates):
+        document = user_data.decode(joined(host["UserData"]["Fn::Base64"]))
+        assert "#!/bin/sh\ninstall-it # now\n" in document
+
+
+def _imported_keys(templates: Templates) -> tuple[dict[str, str], dict[str, str]]:
+    """How MailHosts refers to the signing key's secret and to the KMS key."""
+    exports = {
+        json.dumps(output["Value"]): {"Fn::ImportValue": output["Export"]["Name"]}
+        for output in templates["SendingIdentity"]["Outputs"].values()
+        if "Export" in output
+    }
+    identity = templates["SendingIdentity"]
+    (signing,) = (
+        key["Properties"]["SecretArn"]
+        for key in resources(identity, "Custom::DkimKey").values()
+        if key["Properties"]["Selector"] == "s2026a"
+    )
+    (encryption,) = resources(identity, "AWS::KMS::Key")
+    return (
+        exports[json.dumps(signing)],
+        exports[json.dumps({"Fn::GetAtt": [encryption, "Arn"]})],
+    )
