@@ -111,14 +111,15 @@ class Internet:
         self._stopping.set()
         if self._follower.is_alive():
             self._follower.join()
-        for server in (
+        servers = (
             self.second,
             self.first,
             self._aws_front,
             self._mirror_server,
             self._name_server,
-        ):
-            server.stop()
+        )
+        with ThreadPoolExecutor(max_workers=len(servers)) as executor:
+            list(executor.map(lambda server: server.stop(), servers))
         subprocess.run(["umount", "--lazy", str(self._root)], check=True)
 
     def publish(self, faults: Iterable[str] = ()) -> None:
@@ -224,9 +225,10 @@ class Internet:
             command=command_in(
                 INTERNET,
                 [
-                    sys.executable,
-                    *("-m", "lab.internet.mirror", addresses.DEBIAN_MIRROR, "80"),
-                    str(self._mirror),
+                    # With HTTP/1.1 apt fetches its fifty files over one connection.
+                    *(sys.executable, "-m", "http.server", "--protocol", "HTTP/1.1"),
+                    *("--directory", str(self._mirror)),
+                    *("--bind", addresses.DEBIAN_MIRROR, "80"),
                 ],
             ),
             namespace=INTERNET,

@@ -162,7 +162,7 @@ class NameServer:
         return int(answer.answer[0][0].serial)
 
 
-def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:  # noqa: ANN401 - boto3 clients have no types
+def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:
     """Ask AWS, through its boto3 clients, for the hosted zone's records and the reverse DNS.
 
     Empty while the hosted zone does not exist yet. Reverse DNS is what is in force: a change that

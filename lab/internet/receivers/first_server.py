@@ -76,6 +76,7 @@ class _Handler:
         )
         headers = parse_headers(message)
         results = authentication_results(parse_headers(noted.encode()), self._name)
+        dkim = results.get("dkim", {"result": "none"})
         return self._inbox.add(
             Verdict(
                 receiver=self._name,
@@ -90,8 +91,8 @@ class _Handler:
                 iprev=results["iprev"]["result"],
                 tls=tls,
                 spf=results["spf"]["result"],
-                dkim=results["dkim"]["result"],
-                dkim_domain=results["dkim"].get("header.d", ""),
+                dkim=dkim["result"],
+                dkim_domain=dkim.get("header.d", ""),
                 dmarc=results["dmarc"]["result"],
                 accepted=True,
                 reply="250 2.0.0 Ok: verified and stored",
@@ -113,7 +114,8 @@ def _authenticate(
         mail_from=mail_from or f"postmaster@{helo}",
         helo=helo,
         spf=True,
-        dkim=True,
+        # Of a message without a signature authheaders would say that its signature fails.
+        dkim="DKIM-Signature" in parse_headers(message),
         dmarc=True,
     )
     result, reverse_dns = _iprev(address)

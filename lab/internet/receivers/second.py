@@ -7,7 +7,7 @@ that tree, are in `second_receiver_files`.
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -60,10 +60,12 @@ class SecondReceiver:
         self._log_position = 0
         self._message_ids: dict[str, str] = {}
 
-        def program(name: str, argv: list[str], *listens: tuple[str, int]) -> Service:
+        def program(
+            name: str, argv: list[str], *listens: tuple[str, int], wrapped_in: Sequence[str] = ()
+        ) -> Service:
             return Service(
                 name=f"{self.name}'s {name}",
-                command=command_in(namespace, ["chroot", str(root), *argv]),
+                command=command_in(namespace, [*wrapped_in, "chroot", str(root), *argv]),
                 namespace=namespace,
                 log=logs / f"{name}.log",
                 listens=listens,
@@ -72,7 +74,13 @@ class SecondReceiver:
         self._programs = (
             program("opendkim", ["opendkim", "-f"], ("127.0.0.1", 8892)),
             program("opendmarc", ["opendmarc", "-f"], ("127.0.0.1", 8893)),
-            program("postfix", ["postfix", "start-fg"], (addresses.SECOND_RECEIVER, 25)),
+            # As PID 1 of a namespace of its own, so that Postfix's many processes end with it.
+            program(
+                "postfix",
+                ["postfix", "start-fg"],
+                (addresses.SECOND_RECEIVER, 25),
+                wrapped_in=["unshare", "--pid", "--fork", "--kill-child"],
+            ),
         )
 
     def start(self) -> None:

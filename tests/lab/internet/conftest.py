@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dkim  # type: ignore[import-untyped]
@@ -48,8 +49,8 @@ class StubbedCloud:
         pass
 
     @property
-    def exceptions(self) -> Any:
-        return type("exceptions", (), {"NoSuchHostedZone": self.NoSuchHostedZoneError})
+    def exceptions(self) -> SimpleNamespace:
+        return SimpleNamespace(NoSuchHostedZone=self.NoSuchHostedZoneError)
 
     def get_paginator(self, operation: str) -> "StubbedCloud":
         assert operation == "list_resource_record_sets"
@@ -68,9 +69,10 @@ class StubbedCloud:
 
 @dataclass
 class DkimKey:
-    """A key pair: PEM for the signer, quoted and split TXT RDATA for Route 53."""
+    """A key pair: PEM for the signer, text for a verifier, split TXT RDATA for Route 53."""
 
     private_key: bytes = field(init=False)
+    text: str = field(init=False)
     record: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,8 +85,12 @@ class DkimKey:
         public_key = key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        text = f"v=DKIM1; k=rsa; p={base64.b64encode(public_key).decode()}"
+        text = self.text = f"v=DKIM1; k=rsa; p={base64.b64encode(public_key).decode()}"
         self.record = " ".join(f'"{text[i : i + 255]}"' for i in range(0, len(text), 255))
+
+    def look_up(self, *_: object, **__: object) -> bytes:
+        """Answers dkimpy's question about a key record."""
+        return self.text.encode()
 
 
 def record_set(name: str, kind: str, value: str) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def aws_endpoint() -> Iterator[str]:
     class Echo(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             self.send_header("X-Host", self.headers["Host"])
