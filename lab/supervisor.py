@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,10 @@ def main() -> None:
 
 def _supervise(environment: Path, starter: "_Starter", *, end_with_stdin: bool) -> None:
     places = Places()
-    with _only_lab(places), ExitStack() as ending:
+    with _only_lab(places):
         services = Services(places=places, environment=load(environment), starter=starter)
-        ending.callback(services.stop)
         services.start()
         server = ControlServer(path=places.control_socket, operations=services.operations())
-        ending.callback(places.control_socket.unlink, missing_ok=True)
         for ending_signal in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending_signal, lambda *_: services.stop_asked.set())
         if end_with_stdin:
@@ -80,7 +78,7 @@ def _supervise(environment: Path, starter: "_Starter", *, end_with_stdin: bool) 
         starter.say(ready=True)
         starter.let_go()
         services.stop_asked.wait()
-        server.shutdown()
+        services.stop()
 
 
 class Services:
@@ -91,7 +89,6 @@ class Services:
         self._places = places
         self._environment = environment
         self._starter = starter
-        self._ending = ExitStack()
 
     def start(self) -> None:
         """Start everything but the instances, which follow when they are deployed."""
@@ -112,7 +109,6 @@ class Services:
                 region=environment.region,
             )
             endpoint = self._cloud.start()
-            self._ending.callback(self._cloud.stop)
             self._cloud.create_hosted_zone(
                 hosted_zone_id=environment.hosted_zone.id, name=environment.hosted_zone.name
             )
@@ -134,7 +130,6 @@ class Services:
                 progress=detail,
             )
             self._internet.start()
-            self._ending.callback(self._internet.stop)
         self._hypervisor = Hypervisor(
             endpoint=endpoint,
             region=environment.region,
@@ -145,11 +140,10 @@ class Services:
             report=_log,
         )
         self._hypervisor.start()
-        self._ending.callback(self._hypervisor.stop)
 
     def stop(self) -> None:
-        """Stop everything that was started, last first."""
-        self._ending.close()
+        """Give up the instances and their cgroups; the kernel ends the rest with this process."""
+        self._hypervisor.stop()
 
     def operations(self) -> Mapping[str, Handler]:
         """What `lab.control` callers may ask for, by name."""
