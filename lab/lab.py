@@ -55,7 +55,7 @@ class Lab:
             progress=progress,
             region=self.environment.region,
         )
-        self._supervisor = supervisor
+        self.supervisor = supervisor
         self._assembly = PROJECT
 
     @classmethod
@@ -70,7 +70,7 @@ class Lab:
         """
         places = Places()
         require_a_fit_machine(places)
-        with places.log.open("wb") as log:
+        with places.log.open("ab") as log:  # the supervisor empties it, once it is the only one
             process = subprocess.Popen(
                 [*_SUPERVISOR, *([] if keep else ["--end-with-stdin"])],
                 cwd=PROJECT,
@@ -106,14 +106,14 @@ class Lab:
         with suppress(NotRunning):
             ask(self.places.control_socket, "stop")
         deadline = time.monotonic() + _END_SECONDS
-        while _is_alive(self._supervisor) and time.monotonic() < deadline:
+        while _is_alive(self.supervisor) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.kill()
 
     def kill(self) -> None:
         """End every process of the lab at once, as when its supervisor dies."""
         with suppress(ProcessLookupError):
-            os.kill(self._supervisor, signal.SIGKILL)
+            os.kill(self.supervisor, signal.SIGKILL)
 
     def bootstrap(self) -> None:
         """Bootstrap the account, and synthesise meanwhile what `deploy` will deploy."""
@@ -141,7 +141,7 @@ class Lab:
             running = ", ".join(self.instance_ids) or "none"
             raise LabError(f"Name one of the running instances: {running}.")
         return [
-            *("nsenter", f"--target={self._supervisor}", "--mount", "--pid", "--wdns=/"),
+            *("nsenter", f"--target={self.supervisor}", "--mount", "--pid", "--wdns=/"),
             *hosts[0]["enter"],
             *argv,
         ]

@@ -213,6 +213,7 @@ def _only_lab(places: Places) -> Iterator[None]:
             raise LabError(
                 "Another lab is running on this machine: use it, or end it with `postern lab down`."
             ) from None
+        os.ftruncate(sys.stderr.fileno(), 0)  # the log, until here an earlier lab's
         sweep_cgroups()
         for remains in (places.state, places.received):
             shutil.rmtree(remains, ignore_errors=True)

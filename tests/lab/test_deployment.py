@@ -1,0 +1,60 @@
+"""A deployment is green only when the host that it brought says that it works."""
+
+import pytest
+
+from lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+STACK = "postern-lab-MailHosts"
+
+
+def test_a_key_that_dns_does_not_confirm_rolls_the_deployment_back_and_says_why(
+    refusal: str,
+) -> None:
+    assert "Received FAILURE signal with UniqueId i-" in refusal
+    assert "dkim-key-differs-from-dns" in refusal
+
+
+def test_the_deployment_turned_green_by_the_hosts_own_signal(lab: Lab) -> None:
+    events = lab.cloud.stack_events(STACK)
+    signals = [event.reason for event in events if "signal with UniqueId" in event.reason]
+
+    assert signals == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
+    assert events[-1].status == "CREATE_COMPLETE"
+
+
+def test_a_blocked_port_25_does_not_fail_the_deployment(lab: Lab) -> None:
+    # The fixture deployed while it was blocked.
+    assert lab.instance_ids
+
+
+def test_nothing_but_the_elastic_ip_and_no_secret_is_in_the_stacks_outputs(lab: Lab) -> None:
+    cloudformation = lab.cloud.client("cloudformation")
+    outputs = [
+        output["OutputValue"]
+        for stack in cloudformation.describe_stacks()["Stacks"]
+        for output in stack.get("Outputs", [])
+    ]
+
+    assert outputs
+    assert not [value for value in outputs if "PRIVATE KEY" in value]
+
+
+def test_the_private_key_reaches_the_host_and_nothing_else(lab: Lab) -> None:
+    secret = lab.cloud.client("secretsmanager").list_secrets()["SecretList"][0]
+    value = lab.cloud.client("secretsmanager").get_secret_value(SecretId=secret["ARN"])
+    a_line_of_the_key = value["SecretString"].split("\\n")[3]
+    assert len(a_line_of_the_key) > 60
+
+    told = b"".join(
+        path.read_bytes() for path in (lab.cloud.emulator_log, lab.cloud.cdk_log, lab.places.log)
+    )
+    assert a_line_of_the_key.encode() not in told
+    on_disk = lab.run("grep", "-rlF", a_line_of_the_key, "/etc", "/var", "/root", "/home", "/usr")
+    assert on_disk.stdout == ""
+    # It is where OpenDKIM alone reads it, which shows that the search above can find it.
+    in_memory = lab.run("grep", "-rlF", a_line_of_the_key, "/run")
+    assert in_memory.stdout.strip() != ""
+    owner = lab.run("stat", "--format=%U %a", *in_memory.stdout.split())
+    assert owner.stdout.strip() == "opendkim 400"

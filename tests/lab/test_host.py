@@ -1,0 +1,150 @@
+"""The host that the deployed user-data made."""
+
+import re
+import time
+
+import pytest
+
+from lab.control import LabError
+from lab.internet.verdict import faults
+from lab.lab import Lab
+from tests.lab.conftest import RECIPIENTS, send_and_judge
+
+pytestmark = pytest.mark.lab
+
+STATE = """
+set -e
+find /etc /usr/local /var/spool/queue -xdev -type f ! -path '*/qf*' ! -path '*/df*' -print0 |
+    sort -z | xargs -0 sha256sum
+systemctl show --property=Id,MainPID,ActiveEnterTimestampMonotonic \
+    sendmail.service sendmail-client.service opendkim.service dkim-key.service var-spool-queue.mount
+"""
+
+
+def test_the_one_name_is_everywhere(lab: Lab) -> None:
+    domain = lab.environment.sending_domain
+
+    assert lab.run("hostnamectl", "hostname").stdout.strip() == domain
+    assert lab.run("hostname", "--fqdn").stdout.strip() == domain
+    assert domain in lab.run("getent", "hosts", domain).stdout.split()
+    assert lab.run("cat", "/etc/mail/local-host-names").stdout.split() == [domain]
+    access = lab.run("makemap", "-u", "hash", "/etc/mail/access").stdout
+    assert re.search(rf"^connect:{re.escape(domain)}\s+RELAY$", access, re.M | re.I)
+
+
+def test_running_setup_twice_changes_nothing(lab: Lab) -> None:
+    before = lab.run("sh", "-c", STATE)
+    assert before.returncode == 0, before.stderr
+
+    again = lab.run("postern-setup", timeout=300)
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert lab.run("sh", "-c", STATE).stdout == before.stdout
+
+
+def test_only_loopback_listens(lab: Lab) -> None:
+    listeners = lab.run("ss", "-Hltn").stdout.splitlines()
+    addresses = {line.split()[3].rpartition(":")[0].split("%")[0] for line in listeners}
+
+    assert {"127.0.0.1"} <= addresses <= {"127.0.0.1", "127.0.0.53", "127.0.0.54"}
+
+
+def test_there_is_no_ssh_daemon(lab: Lab) -> None:
+    assert lab.run("sh", "-c", "command -v sshd").returncode != 0
+
+
+def test_the_queue_is_on_its_volume(lab: Lab) -> None:
+    queue = lab.run(
+        "findmnt", "--noheadings", "--output=SOURCE", "--target=/var/spool/queue/mqueue"
+    )
+
+    assert queue.stdout.strip().startswith("/dev/nvme")
+
+
+def test_a_self_test_of_the_running_host_passes(lab: Lab) -> None:
+    result = lab.run("postern-self-test", timeout=120)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("service", ["sendmail", "sendmail-client", "opendkim"])
+def test_a_killed_service_comes_back_by_itself(lab: Lab, service: str) -> None:
+    def main_pid() -> str:
+        return lab.run("systemctl", "show", "--property=MainPID", "--value", service).stdout.strip()
+
+    before = main_pid()
+    lab.run("kill", "-KILL", before)
+    deadline = time.monotonic() + 30
+    while main_pid() in ("0", before):
+        assert time.monotonic() < deadline, f"{service} did not come back"
+        time.sleep(0.2)
+    for verdict in send_and_judge(lab).values():
+        assert faults(verdict) == {}
+
+
+def test_nothing_leaves_unsigned_when_the_signer_is_down(lab: Lab) -> None:
+    lab.run("systemctl", "stop", "opendkim")
+    try:
+        message_id = lab.send(to=RECIPIENTS, subject="unsigned?", text="Never.\n")
+        time.sleep(3)
+        with pytest.raises(LabError, match="did not get"):
+            lab.wait_for(message_id=message_id, timeout=0)
+    finally:
+        lab.run("systemctl", "start", "opendkim")
+
+    # The submission queue is run every minute.
+    for verdict in lab.wait_for(message_id=message_id, timeout=100):
+        assert faults(verdict) == {}
+
+
+@pytest.mark.parametrize(
+    ("sender", "message"),
+    [
+        ("hello@mail.example.com", b"From: someone@bank.example\nTo: a@example.net\n\nx\n"),
+        ("hello@mail.example.com", b"From: hello@example.com\nTo: a@example.net\n\nx\n"),
+        ("someone@bank.example", b"From: hello@mail.example.com\nTo: a@example.net\n\nx\n"),
+        (
+            "hello@mail.example.com",
+            b"From: hello@mail.example.com\nFrom: someone@bank.example\nTo: a@example.net\n\nx\n",
+        ),
+        (
+            "hello@mail.example.com",
+            b'From: "hello@mail.example.com" <someone@bank.example>\nTo: a@example.net\n\nx\n',
+        ),
+    ],
+    ids=["foreign From", "parent domain", "foreign envelope", "two Froms", "disguised From"],
+)
+def test_a_sender_outside_the_sending_domain_is_refused_with_a_5_7_code(
+    lab: Lab, sender: str, message: bytes
+) -> None:
+    refused = lab.run("sendmail", "-v", "-t", "-oi", "-f", sender, input=message)
+
+    assert refused.returncode != 0
+    assert re.search(r"^55\d 5\.7\.\d+ ", refused.stdout, re.M), refused.stdout
+
+
+def test_mail_to_root_reaches_the_postmaster(lab: Lab) -> None:
+    subject = f"to root {time.time_ns()}"
+    lab.submit(f"From: root\nTo: root\nSubject: {subject}\n\nA cron job failed.\n".encode())
+
+    (verdict,) = lab.wait_for(subject=subject, receivers=["mx.example.net"])
+    assert verdict.recipients == (lab.environment.postmaster,)
+    assert faults(verdict) == {}
+
+
+def test_after_a_reboot_everything_works_again(lab: Lab) -> None:
+    boot = lab.run("cat", "/proc/sys/kernel/random/boot_id").stdout
+    since = lab.run("systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value").stdout
+    lab.run("systemctl", "--no-block", "reboot")
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        again = lab.run("systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value")
+        if again.returncode == 0 and again.stdout != since:
+            break
+    else:
+        pytest.fail(f"no new boot was seen (kernel boot id {boot})")
+    waited = lab.run("systemctl", "is-system-running", "--wait", timeout=120)
+    assert waited.stdout.strip() == "running", lab.run("systemctl", "--failed").stdout
+    for verdict in send_and_judge(lab).values():
+        assert faults(verdict) == {}

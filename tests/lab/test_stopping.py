@@ -1,0 +1,80 @@
+"""The lab itself: one at a time, and gone without a trace however it ends.
+
+The last file of this folder by its name, because it kills the lab that the others use.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.lab import Lab
+from lab.places import PROJECT
+from lab.steps import Steps
+
+pytestmark = pytest.mark.lab
+
+
+def test_a_second_lab_is_refused_while_one_runs(lab: Lab) -> None:
+    log = lab.places.log.read_text()
+
+    second = subprocess.run(
+        [sys.executable, "-m", "ops", "lab", "up"],
+        cwd=PROJECT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert second.returncode == 1
+    assert "Another lab is running" in " ".join(second.stderr.split())
+    assert lab.places.log.read_text().startswith(log)
+
+
+def test_a_killed_lab_leaves_no_process_mount_namespace_or_loop_device(lab: Lab) -> None:
+    state = str(lab.places.state)
+    processes = _descendants(lab.supervisor)
+    assert len(processes) > 20
+    assert state in _loop_devices()
+
+    lab.kill()
+
+    deadline = time.monotonic() + 10
+    while left := {pid for pid in processes if _is_alive(pid)}:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert state not in _loop_devices()
+    assert state not in Path("/proc/mounts").read_text()
+    assert not list(Path("/run/netns").iterdir())
+
+
+def test_nothing_of_a_killed_lab_stops_the_next(lab: Lab) -> None:
+    lab.kill()
+
+    successor = Lab.start(steps=Steps(Console()), keep=False)
+    successor.end()
+
+    cgroups = Path("/sys/fs/cgroup").glob("**/postern-lab-*")
+    assert not list(cgroups)
+
+
+def _descendants(pid: int) -> set[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = {pid}
+    for child in map(int, children):
+        found |= _descendants(child)
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _loop_devices() -> str:
+    return subprocess.run(["losetup", "--all"], check=True, capture_output=True, text=True).stdout
