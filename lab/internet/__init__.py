@@ -1,6 +1,5 @@
-"""The lab's Internet: what a mail host sends through and to, in the `internet` namespace."""
+"""The lab's Internet: what a mail host sends through and to, in the `internet` namespace.
 
-from lab.internet.internet import RECEIVERS, Internet
-from lab.internet.service import InternetError
-
-__all__ = ["RECEIVERS", "Internet", "InternetError"]
+`internet.Internet` is all of it. Nothing is imported here, since each server is a process of its
+own that starts sooner without the others' libraries.
+"""

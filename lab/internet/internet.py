@@ -20,7 +20,7 @@ from lab.internet.image import internet_image
 from lab.internet.name_server import NameServer, read_cloud
 from lab.internet.receivers.first import FirstReceiver
 from lab.internet.receivers.second import SecondReceiver
-from lab.internet.service import InternetError, Service
+from lab.internet.service import InternetError, Service, stop_together
 from lab.internet.verdict import Verdict
 from lab.internet.zones import CloudRecords
 from lab.network import INTERNET
@@ -99,27 +99,25 @@ class Internet:
             "AWS APIs": lambda: _start(self._aws_front),
             "Debian mirror": lambda: _start(self._mirror_server),
         }
-        with ThreadPoolExecutor(max_workers=len(parts)) as executor:
-            started = {name: executor.submit(start) for name, start in parts.items()}
-            for name, part in started.items():
-                part.result()
-                self._progress(f"{name} ready")
+        try:
+            with ThreadPoolExecutor(max_workers=len(parts)) as executor:
+                started = {name: executor.submit(start) for name, start in parts.items()}
+                for name, part in started.items():
+                    part.result()
+                    self._progress(f"{name} ready")
+        except BaseException:  # Ctrl-C too: half an Internet is of no use to anyone
+            self.stop()
+            raise
         self._follower.start()
 
     def stop(self) -> None:
-        """Stop every server that was started, and give the tree up. Received messages stay."""
+        """Stop every server, and give the tree up; the received messages stay."""
         self._stopping.set()
         if self._follower.is_alive():
             self._follower.join()
-        servers = (
-            self.second,
-            self.first,
-            self._aws_front,
-            self._mirror_server,
-            self._name_server,
+        stop_together(
+            (self.second, self.first, self._aws_front, self._mirror_server, self._name_server)
         )
-        with ThreadPoolExecutor(max_workers=len(servers)) as executor:
-            list(executor.map(lambda server: server.stop(), servers))
         subprocess.run(["umount", "--lazy", str(self._root)], check=True)
 
     def publish(self, faults: Iterable[str] = ()) -> None:

@@ -1,11 +1,15 @@
 """One long-running program of the lab's Internet: started, waited for, stopped."""
 
+import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from lab.network.namespace import entered
 
@@ -51,7 +55,11 @@ class Service:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # to be ended as a whole, and not by a Ctrl-C
             )
 
     def wait_until_ready(self) -> None:
@@ -83,14 +91,14 @@ class Service:
             self._process.send_signal(number)
 
     def stop(self) -> None:
-        """End it, politely first; nothing happens when it does not run."""
+        """End it with its children, politely first; nothing happens when it does not run."""
         if self._process is None:
             return
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_TIMEOUT)
-        self._process.kill()
-        self._process.wait()
+        group = self._process.pid
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(group, number)
+                self._process.wait(_STOP_TIMEOUT)
         self._process = None
 
     def _accepts(self, address: str, port: int) -> bool:
@@ -103,3 +111,17 @@ class Service:
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-10:]
         return "\n".join([f"The end of {self._log}:", *lines])
+
+
+class Stoppable(Protocol):
+    """Anything that `stop_together` takes."""
+
+    def stop(self) -> None:
+        """Return when it has ended."""
+
+
+def stop_together(servers: Sequence[Stoppable]) -> None:
+    """Stop all of `servers` at the same time; return when all have ended."""
+    with ThreadPoolExecutor(max_workers=len(servers)) as executor:
+        for stopped in [executor.submit(server.stop) for server in servers]:
+            stopped.result()

@@ -19,7 +19,7 @@ from lab.internet.receivers.inbox import (
     from_domain,
     parse_headers,
 )
-from lab.internet.service import Service
+from lab.internet.service import Service, stop_together
 from lab.internet.verdict import Verdict
 from lab.network.namespace import command_in
 
@@ -94,8 +94,7 @@ class SecondReceiver:
 
     def stop(self) -> None:
         """Stop listening; the messages stay."""
-        for program in reversed(self._programs):
-            program.stop()
+        stop_together(self._programs)
 
     def messages(self) -> list[Verdict]:
         """What was received, or refused because of DMARC, since the start; oldest first."""

@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from lab.internet import RECEIVERS, Internet
 from lab.internet.addresses import FIRST_RECEIVER, SECOND_RECEIVER
+from lab.internet.internet import RECEIVERS, Internet
 from lab.internet.messages import Sample
 from lab.network import Network, nat_namespace
 from lab.network.namespace import DIRECTORY, entered

@@ -9,8 +9,8 @@ from pathlib import Path
 import dkim  # type: ignore[import-untyped]
 import pytest
 
-from lab.internet import Internet
 from lab.internet.addresses import AWS_FRONT, DEBIAN_MIRROR
+from lab.internet.internet import Internet
 from lab.internet.messages import Sample, catalogue, differences
 from lab.internet.verdict import Verdict, faults
 from lab.network.namespace import entered

@@ -1,0 +1,157 @@
+"""Zone files: the deployed records as they are, and each fault as exactly one change."""
+
+import dns.exception
+import dns.rdatatype
+import dns.zone
+import pytest
+
+from lab.internet.zones import FAULTS, CloudRecords, read_record_sets, zone_files
+from tests.lab.internet.conftest import DkimKey, StubbedCloud, record_set
+
+DOMAIN = "mail.example.com."
+
+
+def records(cloud: StubbedCloud) -> CloudRecords:
+    return CloudRecords(
+        hosted_zone=read_record_sets(cloud.record_sets),
+        reverse_dns=tuple(cloud.reverse_dns.items()),
+    )
+
+
+def parse(
+    deployed: CloudRecords, *faults: str, mirror_hosts: tuple[str, ...] = ()
+) -> dict[str, dns.zone.Zone]:
+    files = zone_files(
+        records=deployed,
+        hosted_zone_name="example.com.",
+        region="us-east-1",
+        mirror_hosts=mirror_hosts,
+        faults=faults,
+        serial=42,
+    )
+    return {
+        name: dns.zone.from_text(text, origin=f"{name}.", relativize=False)
+        for name, text in files.items()
+    }
+
+
+def texts(zone: dns.zone.Zone, name: str) -> list[str]:
+    """The TXT records at `name`, each with its strings joined, as a receiver reads it."""
+    found = zone.get_rdataset(name, dns.rdatatype.TXT)
+    return [b"".join(rdata.strings).decode() for rdata in found or ()]
+
+
+def addresses(zone: dns.zone.Zone, name: str) -> list[str]:
+    found = zone.get_rdataset(name, dns.rdatatype.A)
+    return [rdata.address for rdata in found or ()]
+
+
+def test_the_hosted_zone_is_served_as_it_is_deployed(
+    cloud: StubbedCloud, dkim_key: DkimKey
+) -> None:
+    zone = parse(records(cloud))["example.com"]
+    assert addresses(zone, DOMAIN) == ["203.0.113.10"]
+    assert texts(zone, DOMAIN) == ["v=spf1 ip4:203.0.113.10 -all"]
+    assert texts(zone, f"s1._domainkey.{DOMAIN}") == [dkim_key.text]
+    assert texts(zone, f"_dmarc.{DOMAIN}") == ["v=DMARC1; p=reject; adkim=s; aspf=s"]
+    rdataset = zone.get_rdataset(DOMAIN, dns.rdatatype.A)
+    assert rdataset is not None
+    assert rdataset.ttl == 300
+
+
+def test_every_zone_says_its_serial_and_lets_nobody_remember_a_missing_name(
+    cloud: StubbedCloud,
+) -> None:
+    for name, zone in parse(records(cloud)).items():
+        start_of_authority = zone.get_rdataset(f"{name}.", dns.rdatatype.SOA)
+        assert start_of_authority is not None
+        assert start_of_authority[0].serial == 42
+        assert (start_of_authority.ttl, start_of_authority[0].minimum) == (0, 0)
+
+
+def test_a_wildcard_is_one_although_route_53_writes_it_in_octal() -> None:
+    (record,) = read_record_sets([record_set("\\052.example.com.", "A", "192.0.2.1")])
+    assert record.name == "*.example.com."
+
+
+def test_only_the_apex_gives_up_its_own_ns_records() -> None:
+    kept = read_record_sets(
+        [
+            record_set("example.com.", "SOA", "a. b. 1 2 3 4 5"),
+            record_set("example.com.", "NS", "ns.example.net."),
+            record_set("sub.example.com.", "NS", "ns.example.net."),
+        ]
+    )
+    assert [record.name for record in kept] == ["sub.example.com."]
+
+
+def test_an_alias_record_is_refused_by_name() -> None:
+    alias = {"Name": "www.example.com.", "Type": "A", "AliasTarget": {"DNSName": "x."}}
+    with pytest.raises(ValueError, match=r"www\.example\.com\. A is an alias record"):
+        read_record_sets([alias])
+
+
+def test_a_badly_quoted_value_does_not_become_a_zone() -> None:
+    deployed = read_record_sets([record_set(DOMAIN, "TXT", '"' + "x" * 256 + '"')])
+    with pytest.raises(dns.exception.DNSException):
+        parse(CloudRecords(hosted_zone=deployed))
+
+
+def test_elastic_ips_have_the_names_that_aws_gave_them(cloud: StubbedCloud) -> None:
+    zone = parse(records(cloud))["113.0.203.in-addr.arpa"]
+    pointer = zone.get_rdataset("10.113.0.203.in-addr.arpa.", dns.rdatatype.PTR)
+    assert pointer is not None
+    assert pointer[0].target.to_text() == DOMAIN
+
+
+def test_an_elastic_ip_of_another_network_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"192\.0\.2\.1 is outside 203\.0\.113\.0/24"):
+        parse(CloudRecords(reverse_dns=(("192.0.2.1", DOMAIN),)))
+
+
+def test_each_mirror_host_leads_to_the_lab_s_mirror() -> None:
+    zones = parse(CloudRecords(), mirror_hosts=("one.example.edu", "two.example.edu"))
+    for host in ("one.example.edu", "two.example.edu"):
+        assert addresses(zones[host], f"{host}.") == ["198.51.100.81"]
+
+
+def test_one_wildcard_covers_every_aws_name() -> None:
+    zone = parse(CloudRecords())["us-east-1.amazonaws.com"]
+    assert addresses(zone, "*.us-east-1.amazonaws.com.") == ["198.51.100.80"]
+    # Any name below it would take the wildcard away from its parents (RFC 4592 section 2.2.2).
+    assert not [name for name in zone if name.to_text().endswith("s3.us-east-1.amazonaws.com.")]
+
+
+def test_spf_without_eip_still_ends_in_fail(cloud: StubbedCloud) -> None:
+    zone = parse(records(cloud), "spf-without-eip")["example.com"]
+    assert texts(zone, DOMAIN) == ["v=spf1 -all"]
+
+
+def test_a_broken_dkim_key_differs_in_one_digit(cloud: StubbedCloud, dkim_key: DkimKey) -> None:
+    zone = parse(records(cloud), "dkim-broken")["example.com"]
+    (broken,) = texts(zone, f"s1._domainkey.{DOMAIN}")
+    assert len(broken) == len(dkim_key.text)
+    assert sum(a != b for a, b in zip(broken, dkim_key.text, strict=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "missing"),
+    [("dkim-missing", f"s1._domainkey.{DOMAIN}"), ("dmarc-missing", f"_dmarc.{DOMAIN}")],
+)
+def test_a_missing_record_is_the_only_one(cloud: StubbedCloud, fault: str, missing: str) -> None:
+    good, faulty = (parse(records(cloud), *faults)["example.com"] for faults in ((), (fault,)))
+    assert {n.to_text() for n in good} - {n.to_text() for n in faulty} == {missing}
+
+
+def test_a_fault_leaves_every_other_zone_alone(cloud: StubbedCloud) -> None:
+    good = parse(records(cloud))
+    for fault in FAULTS:
+        faulty = parse(records(cloud), fault)
+        changed = {name for name in good if good[name] != faulty[name]}
+        assert changed <= {"example.com", "113.0.203.in-addr.arpa"}
+        assert bool(changed) is (fault != "down")
+
+
+def test_an_unknown_fault_is_refused_with_the_known_ones(cloud: StubbedCloud) -> None:
+    with pytest.raises(ValueError, match="Unknown DNS fault spf-gone"):
+        parse(records(cloud), "spf-gone")
