@@ -1,5 +1,6 @@
 """A host that nobody can reach, that may do little, and whose queue outlives it."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def test_too_large_user_data_is_told_with_file_key_and_remedy(
     synthesise: Synthesise, tmp_path: Path
 ) -> None:
     # Text that does not compress.
-    noise = "".join(f"# {hash((number, 'noise')):x}\n" for number in range(2000))
+    digests = (hashlib.sha256(str(number).encode()).hexdigest() for number in range(500))
+    noise = "".join(f"echo {digest}\n" for digest in digests)
     (tmp_path / "large.sh").write_text("#!/bin/sh\n" + noise, encoding="utf-8")
     with pytest.raises(InvalidEnvironment) as raised:
         synthesise(("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "large.sh"'))

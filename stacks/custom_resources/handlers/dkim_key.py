@@ -52,8 +52,8 @@ def serve(event: Event, *, kms: Kms, secrets: SecretsManager) -> Resource:
     if (key["domain"], key["selector"]) != (domain, selector):
         # Mail that was signed with it may still be under way, and its record must stay true.
         raise Refused(
-            f"The key {key['selector']}._domainkey.{key['domain']} exists and never changes. For "
-            f"{domain} write a selector that was never used into dkim.selectors, not {selector}."
+            f"The key {key['selector']}._domainkey.{key['domain']} exists and never changes. Put "
+            f"sending_domain back and describe {domain} in an environment's file of its own."
         )
     return Resource(physical_id=physical_id, data={"Record": key["record"]})
 

@@ -1,11 +1,12 @@
 """Reverse DNS is set and seen to be set; it is reset only when the address is given up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from stacks.custom_resources.handlers import reverse_dns
-from stacks.custom_resources.handlers.cloudformation import Refused, Resource
+from stacks.custom_resources.handlers import cloudformation, reverse_dns
+from stacks.custom_resources.handlers.cloudformation import Event, Refused, Resource
 from tests.stacks.custom_resources.requests import aws_error, request
 
 ALLOCATION = "eipalloc-0123456789abcdef0"
@@ -112,6 +113,22 @@ def test_a_change_that_stays_pending_ends_before_the_function_does() -> None:
     ec2, clock = Ec2(looks_pending=1000), Clock(pauses=2)
     with pytest.raises(Refused, match="deploy again when it is no longer PENDING"):
         _serve("Create", ec2, clock)
+
+
+def test_lambdas_last_seconds_are_kept_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Context:
+        def get_remaining_time_in_millis(self) -> int:
+            return 1000 * (reverse_dns.RESERVE_SECONDS + reverse_dns.POLL_SECONDS - 1)
+
+    def answer(event: Event, work: Callable[[Event], Resource]) -> None:
+        with pytest.raises(Refused, match="no longer PENDING"):
+            work(event)
+
+    monkeypatch.setattr("boto3.client", lambda _service: Ec2(looks_pending=1000))
+    monkeypatch.setattr("time.sleep", pytest.fail)
+    monkeypatch.setattr(cloudformation, "answer", answer)
+    properties = {"AllocationId": ALLOCATION, "DomainName": DOMAIN}
+    reverse_dns.handler(request("Create", properties), Context())
 
 
 def test_the_retry_after_that_waits_for_the_same_change() -> None:
