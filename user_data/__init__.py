@@ -128,6 +128,7 @@ _FILES = (
     _File("sendmail/forward-to-postmaster", f"{_PROGRAMS}/forward-to-postmaster", "0755"),
     _File("sendmail/local-host-names", "/etc/mail/local-host-names"),
     _File("sendmail/sendmail-client.service", f"{_UNITS}/sendmail-client.service"),
+    _File("sendmail/sendmail.conf", "/etc/mail/sendmail.conf"),
     _File("sendmail/sendmail.mc", "/etc/mail/sendmail.mc"),
     _File("sendmail/sendmail.service", f"{_UNITS}/sendmail.service"),
     _File("sendmail/submit.mc", "/etc/mail/submit.mc"),
