@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -69,7 +70,7 @@ class Service:
             InternetError: it ended, or did not get there within 20 s.
         """
         for address, port in self._listens:
-            self.wait_until(lambda a=address, p=port: self._accepts(a, p))  # type: ignore[misc]
+            self.wait_until(partial(self._accepts, address, port))
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` holds, asking 50 times a second.
