@@ -8,13 +8,18 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+UNKNOWN = "unknown"
+"""In place of a result that the receiver did not give, which is not the same as a good one."""
+
+_UNSAID = "The receiver did not say."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One message at one receiver.
 
-    Results are the words of RFC 8601 ("pass", "fail", "none", "permerror", ...), or "unknown"
-    where the receiver did not say, as it does when it refuses a message. A missing text is "".
+    Results are the words of RFC 8601 ("pass", "fail", "none", "permerror", ...), or `UNKNOWN`, as
+    in part for a refused message. A missing text is "".
     """
 
     receiver: str
@@ -96,11 +101,15 @@ def _delivery_fault(verdict: Verdict) -> str:
 def _spf_fault(verdict: Verdict) -> str:
     if verdict.spf == "pass":
         return ""
+    if verdict.spf == UNKNOWN:
+        return _UNSAID
     sender = _domain(verdict.mail_from) or verdict.helo
     return f"spf={verdict.spf}: the SPF record of {sender} does not let {verdict.address} send."
 
 
 def _dkim_fault(verdict: Verdict) -> str:
+    if verdict.dkim == UNKNOWN:
+        return _UNSAID
     if verdict.dkim != "pass":
         if not verdict.dkim_domain:
             return f"dkim={verdict.dkim}: no signature was verified."
@@ -142,6 +151,8 @@ def _helo_fault(verdict: Verdict) -> str:
 
 
 def _tls_fault(verdict: Verdict) -> str:
+    if verdict.tls == UNKNOWN:
+        return _UNSAID
     return "" if verdict.tls else "The message came over an unencrypted connection."
 
 
@@ -150,10 +161,7 @@ def _domain(address: str) -> str:
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
-    """For each message, what each receiver says about it, side by side.
-
-    A receiver that has nothing to say about a message is left out of its column.
-    """
+    """For each message, what each receiver says about it, side by side."""
     receivers = sorted({verdict.receiver for verdict in verdicts})
     messages: dict[str, dict[str, Verdict]] = {}
     for verdict in verdicts:
@@ -163,9 +171,12 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     for receiver in receivers:
         rows.add_column(receiver, overflow="fold")
     for by_receiver in messages.values():
-        cells = [_cells(by_receiver[name]) if name in by_receiver else {} for name in receivers]
+        cells = [
+            _cells(by_receiver[name]) if name in by_receiver else {"message": Text("not received")}
+            for name in receivers
+        ]
         for label in _cells(next(iter(by_receiver.values()))):
-            rows.add_row(label, *(column.get(label, Text("not received")) for column in cells))
+            rows.add_row(label, *(column.get(label, Text()) for column in cells))
         rows.add_section()
     return rows
 

@@ -1,6 +1,6 @@
 """What a receiver received, as files: `NAME.eml` with the message, `NAME.json` with the verdict."""
 
-import time
+import threading
 from dataclasses import replace
 from email.message import EmailMessage
 from email.parser import HeaderParser
@@ -20,16 +20,22 @@ class Inbox:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._known: dict[Path, Verdict] = {}
+        self._adding = threading.Lock()
+        self._number = 0
 
     def empty(self) -> None:
-        """Remove what an earlier run received."""
+        """Remove what an earlier run received; before the first message of this one."""
         for file in self._directory.iterdir():
             if file.suffix in (".eml", ".json"):
                 file.unlink()
+        self._known.clear()
+        self._number = 0
 
     def add(self, verdict: Verdict, message: bytes | None) -> Verdict:
         """File a message, None if it was refused; returns the verdict with its path."""
-        name = str(time.time_ns())
+        with self._adding:
+            self._number += 1
+            name = f"{self._number:04}"
         if message is not None:
             verdict = replace(verdict, path=self._directory / f"{name}.eml")
             (self._directory / f"{name}.eml").write_bytes(message)

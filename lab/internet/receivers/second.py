@@ -20,7 +20,7 @@ from lab.internet.receivers.inbox import (
     parse_headers,
 )
 from lab.internet.service import Service, stop_together
-from lab.internet.verdict import Verdict
+from lab.internet.verdict import UNKNOWN, Verdict
 from lab.network.namespace import command_in
 
 _FILES = Path(__file__).with_name("second_receiver_files")
@@ -35,7 +35,8 @@ _RECEIVED = re.compile(
 _MESSAGE_ID = re.compile(r"cleanup\[\d+\]: (?P<queue_id>\w+): message-id=(?P<message_id>.*)$")
 _REFUSED = re.compile(
     r"cleanup\[\d+\]: (?P<queue_id>\w+): milter-reject: END-OF-MESSAGE "
-    r"from (?P<name>[^\[]+)\[(?P<address>[\d.]+)\]: (?P<reply>5\.[^;]*); "
+    r"from (?P<name>[^\[]+)\[(?P<address>[\d.]+)\]: "
+    r"(?P<reply>5\.[^;]* policy for (?P<from_domain>[^;]+)); "
     r"from=<(?P<mail_from>[^>]*)> to=<(?P<recipient>[^>]*)> proto=\w+ helo=<(?P<helo>[^>]*)>"
 )
 
@@ -174,8 +175,8 @@ def parse_delivered(headers: EmailMessage, receiver: str) -> Verdict:
 def parse_refusals(log: str, message_ids: dict[str, str], receiver: str) -> Iterator[Verdict]:
     """A verdict for each message that a filter refused, from lines of Postfix's log.
 
-    `message_ids` maps queue ids to Message-IDs, and learns from `log`. OpenDMARC's is the only
-    filter here that refuses, so such a message has failed DMARC; Postfix logs no other result.
+    `message_ids` maps queue ids to Message-IDs, and learns from `log`. OpenDMARC is the only filter
+    here that refuses, so such a message has failed DMARC; Postfix logs no other result.
     """
     for line in log.splitlines():
         if named := _MESSAGE_ID.search(line):
@@ -186,16 +187,16 @@ def parse_refusals(log: str, message_ids: dict[str, str], receiver: str) -> Iter
                 receiver=receiver,
                 message_id=message_ids.get(refused["queue_id"], ""),
                 subject="",
-                from_domain="",
+                from_domain=refused["from_domain"],
                 recipients=(refused["recipient"],),
                 mail_from=refused["mail_from"],
                 address=refused["address"],
                 helo=refused["helo"],
                 reverse_dns=refused["name"] if confirmed else "",
                 iprev="pass" if confirmed else "fail",
-                tls="unknown",
-                spf="unknown",
-                dkim="unknown",
+                tls=UNKNOWN,
+                spf=UNKNOWN,
+                dkim=UNKNOWN,
                 dkim_domain="",
                 dmarc="fail",
                 accepted=False,

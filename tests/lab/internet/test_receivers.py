@@ -1,5 +1,6 @@
 """What the receivers read out of headers and logs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_a_refused_message_is_known_by_its_id() -> None:
     assert verdict.reply == "550 5.7.1 rejected by DMARC policy for mail.example.com"
     assert (verdict.accepted, verdict.dmarc, verdict.path) == (False, "fail", None)
     assert (verdict.address, verdict.helo) == ("203.0.113.10", "mail.example.com")
+    assert verdict.from_domain == "mail.example.com"
     assert verdict.recipients == ("someone@example.org",)
 
 
@@ -127,3 +129,5 @@ def test_an_inbox_gives_verdicts_in_order_and_starts_empty(tmp_path: Path) -> No
     inbox.empty()
     assert inbox.verdicts() == []
     assert list((tmp_path / "inbox").iterdir()) == []
+    third = inbox.add(replace(GOOD, subject="third"), None)
+    assert inbox.verdicts() == [third]

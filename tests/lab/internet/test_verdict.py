@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab.internet.verdict import Verdict, faults, passes, table
+from lab.internet.verdict import UNKNOWN, Verdict, faults, passes, table
 
 GOOD = Verdict(
     receiver="mx.example.net",
@@ -66,6 +66,11 @@ def test_each_check_fails_by_itself_and_says_why(
     assert not passes(verdict)
     assert set(faults(verdict)) == {check}
     assert sentence in faults(verdict)[check]
+
+
+def test_what_a_receiver_does_not_say_is_neither_good_nor_explained() -> None:
+    verdict = replace(GOOD, spf=UNKNOWN, dkim=UNKNOWN, tls=UNKNOWN)
+    assert faults(verdict) == dict.fromkeys(("SPF", "DKIM", "TLS"), "The receiver did not say.")
 
 
 def shown(*verdicts: Verdict) -> str:
