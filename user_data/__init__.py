@@ -5,7 +5,7 @@ the host. `cloud_config.yaml` is what cloud-init itself is asked to do.
 
 The document is MIME multipart (https://docs.cloud-init.io/en/latest/explanation/format.html).
 Its first part is plain and holds everything that CloudFormation fills in at deploy time; the
-second is gzip-compressed and holds the rest. Comment lines stay in this folder: EC2 takes 16 KiB.
+second is gzip-compressed and holds the rest. Comments stay in this folder: EC2 takes 16 KiB.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ __all__ = ["MAX_BYTES", "PACKAGES", "HostSettings", "decode", "render"]
 MAX_BYTES = 16384
 """EC2's limit for user data, before its own base64 encoding."""
 
-# A CloudFormation token is shorter than the value that takes its place: an ARN has up to about
-# 130 characters, and five of them come in.
-_RESERVED_FOR_TOKENS = 512
+# CloudFormation tokens are shorter than what takes their place, for an ARN by 100 characters.
+_RESERVED_FOR_TOKENS = 256
 
 PACKAGES = (
     "awscli",
@@ -164,7 +163,7 @@ def render(settings: HostSettings) -> str:
             "Content-Transfer-Encoding: base64",
             'Content-Disposition: attachment; filename="host"',
             "",
-            base64.encodebytes(_compress(_host_part(settings))).decode("ascii"),
+            base64.b64encode(_compress(_host_part(settings))).decode("ascii"),
             f"--{_BOUNDARY}--",
             "",
         ]
@@ -256,7 +255,7 @@ def _host_part(settings: HostSettings) -> str:
 
 
 def _content(source: str, settings: HostSettings) -> str:
-    """A file of this folder as the host gets it: `@NAME@` filled in, comment lines left out."""
+    """A file as the host gets it: `@NAME@` filled in, comments and docstrings left out."""
     values = {
         "SENDING_DOMAIN": settings.sending_domain,
         "DKIM_SELECTOR": settings.dkim_selector,
@@ -267,7 +266,8 @@ def _content(source: str, settings: HostSettings) -> str:
         text = text.replace(f"@{name}@", value)
     kind = re.split(r"[./]", source)[-1]
     comment = re.escape(_COMMENT.get(kind, "#"))
-    return re.sub(rf"^[ \t]*{comment}(?![!]|cloud-config).*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"^[ \t]*{comment}(?!!|cloud-config).*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r'^[ \t]*""".*?"""\n', "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _compress(text: str) -> bytes:
