@@ -52,9 +52,9 @@ class _Request(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-def ask(path: Path, operation: str, *, timeout: float = 120, **arguments: Any) -> Any:
-    """The result of an operation; raises NotRunning or LabError."""
-    with _connect(path, timeout) as connection, connection.makefile("rwb") as stream:
+def ask(path: Path, operation: str, **arguments: Any) -> Any:
+    """The result of an operation, however long that takes; raises NotRunning or LabError."""
+    with _connect(path) as connection, connection.makefile("rwb") as stream:
         stream.write(json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n")
         stream.flush()
         line = stream.readline()
@@ -68,7 +68,7 @@ def ask(path: Path, operation: str, *, timeout: float = 120, **arguments: Any) -
 
 def supervisor_pid(path: Path) -> int:
     """The supervisor's process id as this process sees it; raises NotRunning."""
-    with _connect(path, 5) as connection:
+    with _connect(path) as connection:
         credentials = connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
         )
@@ -78,9 +78,8 @@ def supervisor_pid(path: Path) -> int:
     return int(pid)
 
 
-def _connect(path: Path, timeout: float) -> socket.socket:
+def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout)
     try:
         connection.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError) as error:
