@@ -23,6 +23,10 @@ _EXIT_TIMEOUT = 10.0
 # systemd's own word for "power off" to a PID 1 (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 
+# What nspawn ends with under --keep-unit when its container asks for a reboot (systemd's
+# EXIT_FORCE_RESTART): whoever keeps the unit is to start it again.
+_REBOOT = 133
+
 # Join each cgroup named before `--`, then become the command named after it.
 _JOIN_CGROUPS = """
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done
@@ -79,17 +83,21 @@ class Container:
         try:
             if self._prepare is not None:
                 self._prepare(self.root)
-            for cgroup in self._cgroups:
-                cgroup.mkdir(exist_ok=True)
-            with self.console_log.open("ab") as console:
-                self._nspawn = subprocess.Popen(
-                    self._command(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=console,
-                    stderr=subprocess.STDOUT,
-                )
-            self._wait_for_systemd()
+            self._boot()
         except BaseException:  # Ctrl-C too: no half-booted container stays behind
+            self.kill()
+            raise
+
+    @property
+    def asks_for_reboot(self) -> bool:
+        """Whether it shut itself down in order to boot again; nothing of it runs until `reboot`."""
+        return self._nspawn is not None and self._nspawn.poll() == _REBOOT
+
+    def reboot(self) -> None:
+        """Boot again from the same disk, with a new /dev and /run; raises as `start` does."""
+        try:
+            self._boot()
+        except BaseException:
             self.kill()
             raise
 
@@ -172,6 +180,18 @@ class Container:
             subprocess.run(["umount", "--lazy", str(self.root)], check=True)
         for cgroup in self._cgroups:
             _remove_cgroup(cgroup)
+
+    def _boot(self) -> None:
+        for cgroup in self._cgroups:
+            cgroup.mkdir(exist_ok=True)
+        with self.console_log.open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait_for_systemd()
 
     def _mount(self) -> None:
         upper, work = self.changes, self.state / "work"

@@ -64,7 +64,7 @@ AGENTS = (
 )
 
 
-def publish(*, s3: Any, region: str) -> None:  # noqa: ANN401 - boto3 makes clients at run time
+def publish(*, s3: Any, region: str) -> None:
     """Build the packages with dpkg-deb and put them into the Region's buckets."""
     for agent in AGENTS:
         bucket = agent.bucket.format(region=region)

@@ -173,7 +173,7 @@ class Cloud:
 
     # What it holds
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes clients at run time
+    def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS."""
         return boto3.client(
             service,

@@ -77,7 +77,7 @@ class StackEvent:
 class EventReader:
     """Reads the events of every stack whose name starts with ``prefix``, each event once."""
 
-    def __init__(self, cloudformation: Any, *, prefix: str) -> None:  # noqa: ANN401 - boto3
+    def __init__(self, cloudformation: Any, *, prefix: str) -> None:
         self._cloudformation = cloudformation
         self._prefix = prefix
         self._seen = {event.event_id for event in self._all()}
@@ -100,7 +100,7 @@ class EventReader:
         return sorted(events, key=lambda event: event.time)
 
 
-def stack_events(cloudformation: Any, stack: str) -> list[StackEvent]:  # noqa: ANN401 - boto3
+def stack_events(cloudformation: Any, stack: str) -> list[StackEvent]:
     """Every event of a stack, oldest first. ``stack`` is a name or, for a deleted one, its id."""
     pages = cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack)
     newest_first = [event for page in pages for event in page["StackEvents"]]

@@ -132,6 +132,10 @@ class Hypervisor:
             if host.instance_id not in instances:
                 self._report(f"instance {host.instance_id} is shutting down")
                 self._end(host, Container.power_off)
+            elif host.container.asks_for_reboot:
+                self._report(f"instance {host.instance_id} reboots")
+                self._take_volumes(host)  # their devices are gone with its /dev
+                host.container.reboot()
         self._connect_nat_gateways()
         for instance_id, instance in instances.items():
             if instance_id not in self._hosts and instance_id not in self._booted:
@@ -214,11 +218,14 @@ class Hypervisor:
 
     def _end(self, host: Host, how: Callable[[Container], None]) -> None:
         how(host.container)
+        self._take_volumes(host)
+        self._release(host)
+        del self._hosts[host.instance_id]
+
+    def _take_volumes(self, host: Host) -> None:
         for volume, instance_id in self._volumes.attached.items():
             if instance_id == host.instance_id:
                 self._volumes.detach(volume)
-        self._release(host)
-        del self._hosts[host.instance_id]
 
     def _release(self, host: Host) -> None:
         """Take away what AWS gave the machine of `host`, which runs no more."""

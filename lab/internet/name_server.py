@@ -36,7 +36,7 @@ remote-control:
 _ZONE = """\
 zone:
     name: "{zone}"
-    zonefile: "{zone}.zone"
+    zonefile: "{zone}zone"
 """
 
 
@@ -138,9 +138,9 @@ class NameServer:
         self._zones.mkdir(parents=True, exist_ok=True)
         for zone, text in files.items():
             # Renamed, since nsd may be reading; it takes a file whose modification time is new.
-            unfinished = self._zones / f"{zone}.new"
+            unfinished = self._zones / f"{zone}new"
             unfinished.write_text(text)
-            unfinished.rename(self._zones / f"{zone}.zone")
+            unfinished.rename(self._zones / f"{zone}zone")
         return list(files)
 
     def _wait_until_served(self, zones: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ import dns.reversename
 
 from lab.internet import addresses
 
-REVERSE_ZONE = "113.0.203.in-addr.arpa"
+REVERSE_ZONE = "113.0.203.in-addr.arpa."
 
 FAULTS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,10 +32,10 @@ FAULTS: Mapping[str, str] = MappingProxyType(
 
 # Nobody may remember that a name was missing: the next publication may bring it (RFC 2308).
 _START_OF_AUTHORITY = """\
-$ORIGIN .
-{zone}. 0 IN SOA ns.{zone}. hostmaster.{zone}. {serial} 3600 600 86400 0
-{zone}. 60 IN NS ns.{zone}.
-ns.{zone}. 60 IN A {name_server}
+$ORIGIN {zone}
+@ 0 IN SOA ns hostmaster {serial} 3600 600 86400 0
+@ 60 IN NS ns
+ns 60 IN A {name_server}
 """
 
 
@@ -99,7 +99,7 @@ def zone_files(
     faults: Iterable[str] = (),
     serial: int,
 ) -> dict[str, str]:
-    """The text of every zone, by the zone's name (no trailing dot).
+    """The text of every zone, by the zone's absolute name.
 
     `mirror_hosts` are the host names under which the lab's Debian mirror is found.
 
@@ -108,20 +108,22 @@ def zone_files(
     """
     hosted_zone, reverse_dns = _with_faults(records, faults)
     amazonaws = f"{region}.amazonaws.com"
-    bodies = {
-        hosted_zone_name.rstrip("."): [
+    bodies: dict[str, list[str]] = {
+        # The root, so that a name that nobody has does not exist (NXDOMAIN), as on the Internet.
+        ".": [],
+        hosted_zone_name.rstrip(".") + ".": [
             f"{record.name} {record.ttl} IN {record.type} {value}"
             for record in hosted_zone
             for value in record.values
         ],
         REVERSE_ZONE: [f"{_reverse_name(ip)} 60 IN PTR {name}" for ip, name in reverse_dns],
-        "example.net": _receiver_zone(
+        "example.net.": _receiver_zone(
             "example.net", addresses.FIRST_RECEIVER_NAME, addresses.FIRST_RECEIVER
         ),
-        "example.org": _receiver_zone(
+        "example.org.": _receiver_zone(
             "example.org", addresses.SECOND_RECEIVER_NAME, addresses.SECOND_RECEIVER
         ),
-        "100.51.198.in-addr.arpa": [
+        "100.51.198.in-addr.arpa.": [
             f"{dns.reversename.from_address(ip)} 60 IN PTR {name}."
             for ip, name in (
                 (addresses.FIRST_RECEIVER, addresses.FIRST_RECEIVER_NAME),
@@ -130,9 +132,9 @@ def zone_files(
         ],
         # One wildcard answers for ec2.REGION and BUCKET.s3.REGION alike. A second one for
         # *.s3.REGION would make s3.REGION an existing name, which then had no address (RFC 4592).
-        amazonaws: [f"*.{amazonaws}. 60 IN A {addresses.AWS_FRONT}"],
+        f"{amazonaws}.": [f"*.{amazonaws}. 60 IN A {addresses.AWS_FRONT}"],
         # Each mirror is a zone of its own, so that nothing is said about its neighbours.
-        **{host: [f"{host}. 60 IN A {addresses.DEBIAN_MIRROR}"] for host in mirror_hosts},
+        **{f"{host}.": [f"{host}. 60 IN A {addresses.DEBIAN_MIRROR}"] for host in mirror_hosts},
     }
     return {
         zone: _START_OF_AUTHORITY.format(

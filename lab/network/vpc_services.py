@@ -52,6 +52,8 @@ interface={VPC_INTERFACE}
 listen-address={interface.resolver},{interface.router}
 
 server={upstream}
+# A record that a test changes is seen at once.
+cache-size=0
 host-record={private_name(interface.address, region)},{interface.address}
 
 dhcp-authoritative

@@ -63,7 +63,7 @@ def run_instances(original: Handler, parameters: Parameters) -> Response:
     return original(parameters)
 
 
-def _launch(original: Callable[..., list[Instance]], **arguments: Any) -> list[Instance]:  # noqa: ANN401
+def _launch(original: Callable[..., list[Instance]], **arguments: Any) -> list[Instance]:
     instances = original(**arguments)
     subnet = ec2._subnets[arguments["subnet_id"]]
     zone = subnet["AvailabilityZone"]

@@ -11,7 +11,7 @@ from lab.cloud.cloud import Cloud
 Template = dict[str, Any]
 
 
-def eventually(condition: Callable[[], Any], *, seconds: float = 10) -> Any:  # noqa: ANN401
+def eventually(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
     """The first true value of ``condition``, asked ten times a second."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -14,12 +14,12 @@ NAME = "mail.example.org."
 
 
 @pytest.fixture(scope="module")
-def ec2(cloud: Cloud) -> Any:  # noqa: ANN401 - boto3
+def ec2(cloud: Cloud) -> Any:
     cloud.create_hosted_zone(hosted_zone_id=ZONE, name="example.org")
     return cloud.client("ec2")
 
 
-def attribute(ec2: Any, allocation_id: str) -> dict[str, Any]:  # noqa: ANN401
+def attribute(ec2: Any, allocation_id: str) -> dict[str, Any]:
     answer = ec2.describe_addresses_attribute(
         AllocationIds=[allocation_id], Attribute="domain-name"
     )
@@ -40,7 +40,7 @@ def point(cloud: Cloud, name: str, address: str) -> None:
     )
 
 
-def test_addresses_come_from_the_documentation_range(ec2: Any) -> None:  # noqa: ANN401
+def test_addresses_come_from_the_documentation_range(ec2: Any) -> None:
     addresses = [ec2.allocate_address(Domain="vpc")["PublicIp"] for _ in range(3)]
 
     assert len(set(addresses)) == 3
@@ -49,7 +49,7 @@ def test_addresses_come_from_the_documentation_range(ec2: Any) -> None:  # noqa:
         assert not address.endswith((".0", ".1", ".255"))
 
 
-def test_reverse_dns_is_pending_and_then_there(cloud: Cloud, ec2: Any) -> None:  # noqa: ANN401
+def test_reverse_dns_is_pending_and_then_there(cloud: Cloud, ec2: Any) -> None:
     address = ec2.allocate_address(Domain="vpc")
     allocation_id = address["AllocationId"]
     point(cloud, NAME, address["PublicIp"])
@@ -60,7 +60,7 @@ def test_reverse_dns_is_pending_and_then_there(cloud: Cloud, ec2: Any) -> None: 
     assert "PtrRecordUpdate" not in attribute(ec2, allocation_id)
 
 
-def test_reverse_dns_is_refused_without_an_a_record(ec2: Any) -> None:  # noqa: ANN401
+def test_reverse_dns_is_refused_without_an_a_record(ec2: Any) -> None:
     address = ec2.allocate_address(Domain="vpc")
     allocation_id = address["AllocationId"]
     ec2.modify_address_attribute(AllocationId=allocation_id, DomainName="nowhere.example.org")
@@ -76,7 +76,7 @@ def test_reverse_dns_is_refused_without_an_a_record(ec2: Any) -> None:  # noqa: 
 
 def test_an_address_with_a_ptr_record_is_not_released(
     cloud: Cloud,
-    ec2: Any,  # noqa: ANN401
+    ec2: Any,
 ) -> None:
     address = ec2.allocate_address(Domain="vpc")
     allocation_id = address["AllocationId"]
@@ -91,7 +91,7 @@ def test_an_address_with_a_ptr_record_is_not_released(
     ec2.release_address(AllocationId=allocation_id)
 
 
-def test_a_nat_gateway_holds_the_address_it_was_given(cloud: Cloud, ec2: Any) -> None:  # noqa: ANN401
+def test_a_nat_gateway_holds_the_address_it_was_given(cloud: Cloud, ec2: Any) -> None:
     stack = Stack(cloud, "nat-gateway")
     stack.create(
         {

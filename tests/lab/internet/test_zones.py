@@ -30,7 +30,7 @@ def parse(
         serial=42,
     )
     return {
-        name: dns.zone.from_text(text, origin=f"{name}.", relativize=False)
+        name: dns.zone.from_text(text, origin=name, relativize=False)
         for name, text in files.items()
     }
 
@@ -49,7 +49,7 @@ def addresses(zone: dns.zone.Zone, name: str) -> list[str]:
 def test_the_hosted_zone_is_served_as_it_is_deployed(
     cloud: StubbedCloud, dkim_key: DkimKey
 ) -> None:
-    zone = parse(records(cloud))["example.com"]
+    zone = parse(records(cloud))["example.com."]
     assert addresses(zone, DOMAIN) == ["203.0.113.10"]
     assert texts(zone, DOMAIN) == ["v=spf1 ip4:203.0.113.10 -all"]
     assert texts(zone, f"s1._domainkey.{DOMAIN}") == [dkim_key.text]
@@ -63,7 +63,7 @@ def test_every_zone_says_its_serial_and_lets_nobody_remember_a_missing_name(
     cloud: StubbedCloud,
 ) -> None:
     for name, zone in parse(records(cloud)).items():
-        start_of_authority = zone.get_rdataset(f"{name}.", dns.rdatatype.SOA)
+        start_of_authority = zone.get_rdataset(name, dns.rdatatype.SOA)
         assert start_of_authority is not None
         assert start_of_authority[0].serial == 42
         assert (start_of_authority.ttl, start_of_authority[0].minimum) == (0, 0)
@@ -98,7 +98,7 @@ def test_a_badly_quoted_value_does_not_become_a_zone() -> None:
 
 
 def test_elastic_ips_have_the_names_that_aws_gave_them(cloud: StubbedCloud) -> None:
-    zone = parse(records(cloud))["113.0.203.in-addr.arpa"]
+    zone = parse(records(cloud))["113.0.203.in-addr.arpa."]
     pointer = zone.get_rdataset("10.113.0.203.in-addr.arpa.", dns.rdatatype.PTR)
     assert pointer is not None
     assert pointer[0].target.to_text() == DOMAIN
@@ -112,23 +112,23 @@ def test_an_elastic_ip_of_another_network_is_refused() -> None:
 def test_each_mirror_host_leads_to_the_lab_s_mirror() -> None:
     zones = parse(CloudRecords(), mirror_hosts=("one.example.edu", "two.example.edu"))
     for host in ("one.example.edu", "two.example.edu"):
-        assert addresses(zones[host], f"{host}.") == ["198.51.100.81"]
+        assert addresses(zones[f"{host}."], f"{host}.") == ["198.51.100.81"]
 
 
 def test_one_wildcard_covers_every_aws_name() -> None:
-    zone = parse(CloudRecords())["us-east-1.amazonaws.com"]
+    zone = parse(CloudRecords())["us-east-1.amazonaws.com."]
     assert addresses(zone, "*.us-east-1.amazonaws.com.") == ["198.51.100.80"]
     # Any name below it would take the wildcard away from its parents (RFC 4592 section 2.2.2).
     assert not [name for name in zone if name.to_text().endswith("s3.us-east-1.amazonaws.com.")]
 
 
 def test_spf_without_eip_still_ends_in_fail(cloud: StubbedCloud) -> None:
-    zone = parse(records(cloud), "spf-without-eip")["example.com"]
+    zone = parse(records(cloud), "spf-without-eip")["example.com."]
     assert texts(zone, DOMAIN) == ["v=spf1 -all"]
 
 
 def test_a_broken_dkim_key_differs_in_one_digit(cloud: StubbedCloud, dkim_key: DkimKey) -> None:
-    zone = parse(records(cloud), "dkim-broken")["example.com"]
+    zone = parse(records(cloud), "dkim-broken")["example.com."]
     (broken,) = texts(zone, f"s1._domainkey.{DOMAIN}")
     assert len(broken) == len(dkim_key.text)
     assert sum(a != b for a, b in zip(broken, dkim_key.text, strict=True)) == 1
@@ -139,7 +139,7 @@ def test_a_broken_dkim_key_differs_in_one_digit(cloud: StubbedCloud, dkim_key: D
     [("dkim-missing", f"s1._domainkey.{DOMAIN}"), ("dmarc-missing", f"_dmarc.{DOMAIN}")],
 )
 def test_a_missing_record_is_the_only_one(cloud: StubbedCloud, fault: str, missing: str) -> None:
-    good, faulty = (parse(records(cloud), *faults)["example.com"] for faults in ((), (fault,)))
+    good, faulty = (parse(records(cloud), *faults)["example.com."] for faults in ((), (fault,)))
     assert {n.to_text() for n in good} - {n.to_text() for n in faulty} == {missing}
 
 
@@ -148,10 +148,15 @@ def test_a_fault_leaves_every_other_zone_alone(cloud: StubbedCloud) -> None:
     for fault in FAULTS:
         faulty = parse(records(cloud), fault)
         changed = {name for name in good if good[name] != faulty[name]}
-        assert changed <= {"example.com", "113.0.203.in-addr.arpa"}
+        assert changed <= {"example.com.", "113.0.203.in-addr.arpa."}
         assert bool(changed) is (fault != "down")
 
 
 def test_an_unknown_fault_is_refused_with_the_known_ones(cloud: StubbedCloud) -> None:
     with pytest.raises(ValueError, match="Unknown DNS fault spf-gone"):
         parse(records(cloud), "spf-gone")
+
+
+def test_the_root_is_served_so_that_a_name_nobody_has_does_not_exist() -> None:
+    zone = parse(CloudRecords())["."]
+    assert {name.to_text() for name in zone} == {".", "ns."}
