@@ -121,6 +121,7 @@ _FILES = (
     _File("queue_volume/prepare-queues", f"{_PROGRAMS}/prepare-queues", "0755"),
     _File("queue_volume/queue-volume.service", f"{_UNITS}/queue-volume.service"),
     _File("queue_volume/var-spool-queue.mount", f"{_UNITS}/var-spool-queue.mount"),
+    _File("resolver/resolved.conf", "/etc/systemd/resolved.conf.d/postern.conf"),
     _File("self_test/postern-self-test", "/usr/local/sbin/postern-self-test", "0755"),
     _File("sendmail/access", "/etc/mail/access"),
     _File("sendmail/aliases", "/etc/mail/aliases"),

@@ -1,12 +1,13 @@
--- sendmail writes the address fields of a message anew when it sends it on, after it was signed: ", " between two
--- addresses, none of them empty, each with a domain. What it will write is what must be signed. OpenDKIM runs this for
--- each message, when it has all header fields (opendkim-lua(3), "setup script").
+-- sendmail writes the address fields of a message anew when it sends it on, after it was signed: ",
+-- " between two addresses, none of them empty, each with a domain. What it will write is what must
+-- be signed. OpenDKIM runs this for each message, when it has all header fields (opendkim-lua(3),
+-- "setup script").
 
 local domain = "@SENDING_DOMAIN@"
 
--- The addresses of a field: text between the commas that are not in a quoted string, a comment or angle brackets
--- (RFC 5322 section 3.4), each with what is left of it without quoted strings and comments; nil when one of these does
--- not end, which sendmail would mend in its own way.
+-- The addresses of a field: text between the commas that are not in a quoted string, a comment or
+-- angle brackets (RFC 5322 section 3.4), each with what is left of it without quoted strings and
+-- comments; nil when one of these does not end, which sendmail would mend in its own way.
 local function addresses(field)
     local list, text, bare, depth, quoted, angle = {}, "", "", 0, false, false
     local i = 1
@@ -53,7 +54,8 @@ local function as_sendmail_writes(list)
     return table.concat(written, ", ")
 end
 
-for _, name in ipairs({"From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-To", "Resent-Cc"}) do
+local fields = {"From", "Reply-To", "To", "Cc", "Resent-From", "Resent-To", "Resent-Cc"}
+for _, name in ipairs(fields) do
     local n = 0
     local field = odkim.get_header(ctx, name, n)
     while field ~= nil do

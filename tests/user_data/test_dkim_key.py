@@ -1,0 +1,76 @@
+"""`opendkim/fetch-dkim-key` with a stand-in for the AWS CLI."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import user_data
+
+PROGRAM = Path(user_data.__file__).parent / "opendkim/fetch-dkim-key"
+KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
+SECRET = {"domain": "mail.example.com", "selector": "s1", "private_key": KEY, "record": '"v=DKIM1"'}
+
+
+def fetch(folder: Path, answer: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the program with an AWS CLI that prints `answer`."""
+    (folder / "answer").write_text(answer)
+    aws = folder / "aws"
+    aws.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\ncat {folder}/answer\nexit {status}\n')
+    aws.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, PROGRAM],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "RUNTIME_DIRECTORY": str(folder),
+            "REGION": "us-east-1",
+            "DKIM_SECRET_ARN": "arn:secret",
+            "SENDING_DOMAIN": "mail.example.com",
+            "DKIM_SELECTOR": "s1",
+        },
+    )
+
+
+def test_the_key_goes_into_its_file_and_nowhere_else(tmp_path: Path) -> None:
+    fetched = fetch(tmp_path, json.dumps(SECRET))
+
+    assert (tmp_path / "private.pem").read_text() == KEY
+    assert (fetched.returncode, fetched.stdout, fetched.stderr) == (0, "", "")
+    assert "--secret-id arn:secret" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (json.dumps(SECRET | {"selector": "s0"}), "holds the key of {'domain': 'mail.example.com'"),
+        (
+            json.dumps(SECRET | {"domain": "example.org"}),
+            "holds the key of {'domain': 'example.org'",
+        ),
+        (KEY, "the secret is not JSON with domain, selector and private_key"),
+        (json.dumps({"private_key": KEY}), "the secret is not JSON with domain"),
+        (json.dumps([KEY]), "the secret is not JSON with domain"),
+    ],
+)
+def test_a_secret_that_is_not_this_hosts_is_refused_without_quoting_it(
+    tmp_path: Path, answer: str, problem: str
+) -> None:
+    refused = fetch(tmp_path, answer)
+
+    assert refused.returncode == 1
+    assert problem in refused.stderr
+    assert "PRIVATE" not in refused.stderr
+    assert not (tmp_path / "private.pem").exists()
+
+
+def test_a_refusal_by_aws_is_a_failure(tmp_path: Path) -> None:
+    refused = fetch(tmp_path, "", status=254)
+
+    assert refused.returncode == 1
+    assert "AWS did not give the secret" in refused.stderr

@@ -1,0 +1,148 @@
+"""The files one by one, in the form that the host gets."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import user_data
+from tests.user_data.conftest import SETTINGS
+
+FOLDER = Path(user_data.__file__).parent
+
+
+def programs(interpreter: str) -> list[Path]:
+    """Every file whose first line names this interpreter."""
+    first_line = f"#!{interpreter}\n".encode()
+    return sorted(
+        path
+        for path in FOLDER.rglob("*")
+        if path.is_file() and path.read_bytes().startswith(first_line)
+    )
+
+
+SHELL = programs("/bin/sh") + programs("/bin/bash")
+PYTHON = programs("/usr/bin/python3")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(FOLDER))
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", SHELL, ids=named)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    checked = subprocess.run(["shellcheck", script], check=False, capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_python_programs_keep_to_the_linters() -> None:
+    for argv in (
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy", "--scripts-are-modules"],
+    ):
+        checked = subprocess.run(
+            [sys.executable, "-m", *argv, *map(str, PYTHON)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=FOLDER.parent,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_what_render_leaves_of_the_programs_is_still_a_program(files: dict[str, str]) -> None:
+    for path, text in files.items():
+        interpreter = text.partition("\n")[0]
+        if interpreter.endswith("/python3"):
+            compile(text, path, "exec")
+        elif interpreter.endswith("sh"):
+            shell = interpreter.removeprefix("#!")
+            subprocess.run([shell, "-n"], check=True, input=text, text=True)
+
+
+def test_every_program_stops_at_the_first_error() -> None:
+    for script in SHELL:
+        if script.name != "policy-rc.d":  # one statement
+            assert "\nset -eu" in script.read_text(), script
+
+
+def test_the_cloudwatch_agents_configuration_is_json(files: dict[str, str]) -> None:
+    path = "/usr/local/lib/postern/amazon-cloudwatch-agent.json"
+    collected = json.loads(files[path])["logs"]["logs_collected"]["files"]["collect_list"]
+
+    assert [log["file_path"] for log in collected] == [
+        "/var/log/mail.log",
+        "/var/log/cloud-init-output.log",
+    ]
+
+
+def test_the_mta_and_the_submission_program_refer_to_the_sending_domain(
+    files: dict[str, str],
+) -> None:
+    for name in ("sendmail", "submit"):
+        domain = f"define(`confDOMAIN_NAME', `{SETTINGS.sending_domain}')dnl"
+        assert domain in files[f"/etc/mail/{name}.mc"]
+    assert files["/etc/mail/access"].split() == [f"Connect:{SETTINGS.sending_domain}", "RELAY"]
+    assert files["/etc/mail/local-host-names"].split() == [SETTINGS.sending_domain]
+
+
+def test_sendmail_rewrites_nothing_after_signing(files: dict[str, str]) -> None:
+    mta = files["/etc/mail/sendmail.mc"]
+
+    assert "FEATURE(`nocanonify')dnl" in mta
+    assert "define(`confMUST_QUOTE_CHARS', `')dnl" in mta
+    for rewriting in (
+        "MASQUERADE",
+        "masquerade",
+        "genericstable",
+        "domaintable",
+        "always_add_domain",
+    ):
+        assert rewriting not in mta
+
+
+def test_no_message_passes_while_the_signer_is_away(files: dict[str, str]) -> None:
+    assert ", F=T," in files["/etc/mail/sendmail.mc"]
+
+
+def test_both_queues_are_on_the_queue_volume_only(files: dict[str, str]) -> None:
+    mount = "/var/spool/queue"
+    assert f"Where={mount}\n" in files["/etc/systemd/system/var-spool-queue.mount"]
+    assert f"define(`QUEUE_DIR', `{mount}/mqueue')" in files["/etc/mail/sendmail.mc"]
+    assert f"define(`MSP_QUEUE_DIR', `{mount}/mqueue-client')" in files["/etc/mail/submit.mc"]
+    for unit in ("sendmail.service", "sendmail-client.service"):
+        assert f"AssertPathIsMountPoint={mount}\n" in files[f"/etc/systemd/system/{unit}"]
+
+
+def test_every_service_is_restarted_and_none_may_gain_privileges(files: dict[str, str]) -> None:
+    for unit in ("opendkim.service", "sendmail.service", "sendmail-client.service"):
+        text = files[f"/etc/systemd/system/{unit}"]
+        for word in ("Restart=always", "NoNewPrivileges=yes", "ProtectSystem=strict", "User="):
+            assert word in text, f"{unit}: {word}"
+
+
+def test_the_dkim_key_is_written_to_a_tmpfs_where_its_signer_reads_it(
+    files: dict[str, str],
+) -> None:
+    fetch = files["/etc/systemd/system/dkim-key.service"]
+
+    assert "KeyFile                 /run/dkim-key/private.pem" in files["/etc/opendkim.conf"]
+    for word in ("RuntimeDirectory=dkim-key", "User=opendkim", "UMask=0077", "LimitCORE=0"):
+        assert word in fetch
+    assert "User=opendkim" in files["/etc/systemd/system/opendkim.service"]
+
+
+def test_debian_packages_are_named_once(files: dict[str, str]) -> None:
+    assert files["/usr/local/lib/postern/packages"].split() == sorted(set(user_data.PACKAGES))
+
+
+def test_zopfli_is_pinned_because_its_output_is_deployed() -> None:
+    pins = (FOLDER.parent / "requirements.txt").read_text().splitlines()
+
+    assert any(pin.startswith("zopfli==") for pin in pins)

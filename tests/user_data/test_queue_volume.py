@@ -1,0 +1,118 @@
+"""`queue_volume/attach-queue-volume` on image files instead of an EBS volume."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import user_data
+
+SCRIPT = Path(user_data.__file__).parent / "queue_volume/attach-queue-volume"
+SIZE = 8 * 1024 * 1024
+ENVIRONMENT = {
+    "QUEUE_VOLUME_ID": "vol-0123456789abcdef0",
+    "REGION": "us-east-1",
+    "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("mkfs.ext4", path=ENVIRONMENT["PATH"]) is None, reason="e2fsprogs is not installed"
+)
+
+
+def run(commands: str) -> subprocess.CompletedProcess[str]:
+    """Run `commands` after the script's own functions are defined."""
+    return subprocess.run(
+        ["bash", "-c", f"source {SCRIPT}; {commands}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    image = tmp_path / "volume"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    return image
+
+
+def make_file_system(volume: Path, *options: str) -> None:
+    subprocess.run(["mkfs.ext4", "-q", *options, volume], check=True, env=ENVIRONMENT)
+
+
+def prepare(volume: Path) -> subprocess.CompletedProcess[str]:
+    """Everything the script does once the volume is attached; writes are left to its own tools."""
+    return run(
+        f"device={volume}; attach() {{ :; }}; ln() {{ echo linked; }};"
+        f' fail() {{ echo "$1" >&2; exit 1; }}; main'
+    )
+
+
+def test_a_blank_volume_is_formatted_and_then_ours(volume: Path) -> None:
+    assert run(f"contents {volume}").stdout == "blank\n"
+    assert prepare(volume).stdout == "linked\n"
+    assert run(f"contents {volume}").stdout == "ext4 postern-queue\n"
+
+
+def test_our_own_volume_is_checked_and_kept(volume: Path) -> None:
+    prepare(volume)
+    before = volume.read_bytes()
+
+    again = prepare(volume)
+
+    assert again.returncode == 0
+    assert "postern-queue: clean" in again.stdout
+    assert volume.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["ext4", "swap", "partition table", "two signatures"])
+def test_a_volume_with_anything_else_on_it_is_never_written_to(volume: Path, what: str) -> None:
+    contents = bytearray(SIZE)
+    if what == "ext4":
+        make_file_system(volume, "-L", "somebodys-data")
+        contents[:] = volume.read_bytes()
+    if what in ("swap", "two signatures"):
+        subprocess.run(["mkswap", volume], check=True, capture_output=True, env=ENVIRONMENT)
+        contents[:] = volume.read_bytes()
+    if what == "two signatures":
+        contents[:4] = b"XFSB"
+        contents[510:512] = b"\x55\xaa"
+    if what == "partition table":
+        contents[446:462] = bytes([0, 0, 2, 0, 0x83, 0, 9, 0]) + b"\x00\x08\0\0\x00\x10\0\0"
+        contents[510:512] = b"\x55\xaa"
+    volume.write_bytes(contents)
+
+    refused = prepare(volume)
+
+    assert refused.returncode == 1
+    assert refused.stderr == "queue-volume-unknown-contents\n"
+    assert volume.read_bytes() == contents
+
+
+def attach(aws_says: str) -> subprocess.CompletedProcess[str]:
+    """Attach a volume that never becomes ours; time passes as fast as it is asked for."""
+    return run(
+        "device=/nonexistent; instance_id_file=/dev/null;"
+        f" aws() {{ echo '{aws_says}' >&2; return 254; }};"
+        " sleep() { SECONDS=$((SECONDS + 100)); echo waited; };"
+        ' fail() { echo "$1" >&2; exit 1; }; attach'
+    )
+
+
+def test_a_volume_that_the_old_host_still_holds_is_waited_for() -> None:
+    held = attach("An error occurred (VolumeInUse) when calling the AttachVolume operation")
+
+    assert held.stdout.count("waited") >= 3
+    assert held.stderr.endswith("queue-volume-busy\n")
+
+
+def test_any_other_refusal_fails_at_once() -> None:
+    refused = attach("An error occurred (UnauthorizedOperation) when calling AttachVolume")
+
+    assert "waited" not in refused.stdout
+    assert refused.stderr.endswith("queue-volume-not-attached\n")
