@@ -22,8 +22,8 @@ try: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packag
 	postern lab try
 
 .PHONY: rollback
-rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## The same with a broken DKIM record: the host signals failure, the deployment rolls back
-	postern lab try --fault dkim-broken
+rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Deploy while DNS holds another DKIM key: the host signals failure, the deployment rolls back
+	postern lab rollback
 
 ## Tests
 .PHONY: test
@@ -42,7 +42,7 @@ lint: .venv/.installed
 
 .PHONY: snapshots
 snapshots: .venv/.installed ## Write the reviewed templates anew after an intended change
-	pytest tests/stacks --snapshot-update
+	pytest tests/stacks/test_snapshots.py --snapshot-update
 
 ## Templates
 .PHONY: synth

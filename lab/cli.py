@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lab.cloud.cloud import CloudError
 from lab.control import LabError, NotRunning
 from lab.internet.verdict import Verdict, passes, table
 from lab.internet.zones import FAULTS
@@ -30,11 +31,23 @@ def _told_errors() -> Iterator[None]:
     try:
         yield
     except (CannotRunHere, LabError) as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; the lab is ended.")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def _passing_lab() -> Iterator[tuple[Lab, Steps]]:
+    """A lab for one command, ended whatever happens."""
+    steps = Steps(console)
+    lab = Lab.start(steps=steps, keep=False)
+    try:
+        yield lab, steps
+    finally:
+        with steps.step("Ending the lab"):
+            lab.end()
 
 
 @app.command("try")
@@ -46,20 +59,33 @@ def try_out(
 ) -> None:
     """The main job, once through: deploy, boot, send, judge, end."""
     with _told_errors():
-        steps = Steps(console)
-        lab = Lab.start(steps=steps, keep=False)
-        try:
+        with _passing_lab() as (lab, steps):
             lab.publish(fault or [])
             _deploy(lab, steps)
             verdicts = _send(
                 lab, steps, _RECIPIENTS, "From a clone to a mail that every check passes"
             )
-        finally:
-            with steps.step("Ending the lab"):
-                lab.end()
         _show(verdicts)
         console.print(f"[dim]{steps.elapsed:.0f} s in all[/dim]")
         raise typer.Exit(0 if all(map(passes, verdicts)) else 1)
+
+
+@app.command()
+def rollback() -> None:
+    """Deploy while DNS holds another DKIM key: the host refuses, and the deployment rolls back."""
+    with _told_errors(), _passing_lab() as (lab, steps):
+        lab.publish(["dkim-broken"])
+        with steps.step("CDK bootstrap, and synthesis of the stacks"):
+            lab.bootstrap()
+        with steps.step("CDK deploy, which has to fail"):
+            try:
+                lab.deploy()
+            except CloudError as refusal:
+                told = refusal
+            else:
+                raise LabError("The deployment turned green with a key that DNS does not confirm.")
+        console.print("It was refused and rolled back, as it has to be:", style="green")
+        console.print(str(told), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -150,6 +176,8 @@ def _deploy(lab: Lab, steps: Steps) -> None:
         lab.bootstrap()
     with steps.step("CDK deploy: a host boots, installs, tests itself and signals"):
         lab.deploy()
+    for signal in lab.signals():
+        console.print(f"  MailHosts: {signal}", highlight=False)
 
 
 def _send(

@@ -129,6 +129,11 @@ class Lab:
         """
         self.cloud.deploy(self.environment.name, app=app or self._assembly, options=options)
 
+    def signals(self) -> list[str]:
+        """What CloudFormation heard from instances, in the words of its events, oldest first."""
+        events = self.cloud.stack_events(f"postern-{self.environment.name}-MailHosts")
+        return [event.reason for event in events if "signal with UniqueId" in event.reason]
+
     @property
     def instance_ids(self) -> list[str]:
         """The instances that run now."""

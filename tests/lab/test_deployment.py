@@ -17,11 +17,8 @@ def test_a_key_that_dns_does_not_confirm_rolls_the_deployment_back_and_says_why(
 
 
 def test_the_deployment_turned_green_by_the_hosts_own_signal(lab: Lab) -> None:
-    events = lab.cloud.stack_events(STACK)
-    signals = [event.reason for event in events if "signal with UniqueId" in event.reason]
-
-    assert signals == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
-    assert events[-1].status == "CREATE_COMPLETE"
+    assert lab.signals() == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
+    assert lab.cloud.stack_events(STACK)[-1].status == "CREATE_COMPLETE"
 
 
 def test_a_blocked_port_25_does_not_fail_the_deployment(lab: Lab) -> None:
