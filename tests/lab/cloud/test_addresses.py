@@ -9,6 +9,8 @@ from botocore.exceptions import ClientError
 from lab.cloud.cloud import Cloud
 from tests.lab.cloud.stacks import Stack, eventually, network
 
+pytestmark = pytest.mark.lab
+
 ZONE = "Z0TESTEXAMPLEORG"
 NAME = "mail.example.org."
 

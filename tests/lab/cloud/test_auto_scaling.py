@@ -6,6 +6,8 @@ from botocore.exceptions import ClientError
 from lab.cloud.cloud import Cloud
 from tests.lab.cloud.stacks import Stack, mail_host_group, network
 
+pytestmark = pytest.mark.lab
+
 
 @pytest.fixture
 def stack(cloud: Cloud, request: pytest.FixtureRequest) -> Stack:

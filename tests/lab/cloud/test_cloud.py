@@ -6,6 +6,8 @@ import pytest
 
 from lab.cloud.cloud import Cloud, CloudError
 
+pytestmark = pytest.mark.lab
+
 
 @pytest.fixture
 def printing_cloud(tmp_path: Path) -> Cloud:

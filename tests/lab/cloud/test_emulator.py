@@ -16,6 +16,8 @@ from lab.cloud.emulator.loopback import ExposureError, refuse_other_interfaces
 from lab.cloud.listeners import exposed_addresses, listening_addresses
 from tests.lab.cloud.stacks import Stack, network
 
+pytestmark = pytest.mark.lab
+
 
 def test_the_debian_image_of_a_public_parameter_can_be_described(cloud: Cloud) -> None:
     for architecture, expected in (("amd64", "x86_64"), ("arm64", "arm64")):
