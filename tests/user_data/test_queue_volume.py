@@ -45,6 +45,22 @@ def make_file_system(volume: Path, *options: str) -> None:
     subprocess.run(["mkfs.ext4", "-q", *options, volume], check=True, env=ENVIRONMENT)
 
 
+def superblock(volume: Path) -> dict[str, str]:
+    listed = subprocess.run(
+        ["dumpe2fs", "-h", volume], check=True, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    pairs = (line.partition(":") for line in listed.stdout.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def identity(volume: Path) -> str:
+    return superblock(volume)["Filesystem UUID"]
+
+
+def blocks(volume: Path) -> int:
+    return int(superblock(volume)["Block count"])
+
+
 def prepare(volume: Path) -> subprocess.CompletedProcess[str]:
     """Everything the script does once the volume is attached; writes are left to its own tools."""
     return run(
@@ -59,15 +75,24 @@ def test_a_blank_volume_is_formatted_and_then_ours(volume: Path) -> None:
     assert run(f"contents {volume}").stdout == "ext4 postern-queue\n"
 
 
-def test_our_own_volume_is_checked_and_kept(volume: Path) -> None:
+def test_our_own_volume_is_kept(volume: Path) -> None:
     prepare(volume)
-    before = volume.read_bytes()
+    made = identity(volume)
 
     again = prepare(volume)
 
-    assert again.returncode == 0
-    assert "postern-queue: clean" in again.stdout
-    assert volume.read_bytes() == before
+    assert (again.returncode, identity(volume)) == (0, made)
+
+
+def test_a_volume_that_was_enlarged_gets_all_its_space(volume: Path) -> None:
+    prepare(volume)
+    made, small = identity(volume), blocks(volume)
+    os.truncate(volume, 2 * SIZE)
+
+    again = prepare(volume)
+
+    assert again.returncode == 0, again.stderr
+    assert (identity(volume), blocks(volume)) == (made, 2 * small)
 
 
 @pytest.mark.parametrize("what", ["ext4", "swap", "partition table", "two signatures"])
