@@ -6,6 +6,7 @@ The last file of this folder by its name, because it kills the lab that the othe
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,8 @@ def test_a_killed_lab_leaves_no_process_mount_namespace_or_loop_device(lab: Lab)
 
     lab.kill()
 
-    deadline = time.monotonic() + 10
-    while left := {pid for pid in processes if _is_alive(pid)}:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-    assert state not in _loop_devices()
+    assert _eventually(lambda: not any(map(_is_alive, processes)))
+    assert _eventually(lambda: state not in _loop_devices())
     assert state not in Path("/proc/mounts").read_text()
     assert not list(Path("/run/netns").iterdir())
 
@@ -59,6 +57,16 @@ def test_nothing_of_a_killed_lab_stops_the_next(lab: Lab) -> None:
 
     cgroups = Path("/sys/fs/cgroup").glob("**/postern-lab-*")
     assert not list(cgroups)
+
+
+def _eventually(condition: Callable[[], bool]) -> bool:
+    """Whether `condition` came true within the seconds that the kernel takes to clean up."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _descendants(pid: int) -> set[int]:
