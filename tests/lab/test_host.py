@@ -33,6 +33,13 @@ def test_the_one_name_is_everywhere(lab: Lab) -> None:
     assert re.search(rf"^connect:{re.escape(domain)}\s+RELAY$", access, re.M | re.I)
 
 
+def test_cloud_init_knows_every_word_of_its_configuration(lab: Lab) -> None:
+    checked = lab.run("cloud-init", "schema", "--system")
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "deprecat" not in (checked.stdout + checked.stderr).lower()
+
+
 def test_running_setup_twice_changes_nothing(lab: Lab) -> None:
     before = lab.run("sh", "-c", STATE)
     assert before.returncode == 0, before.stderr
@@ -152,6 +159,7 @@ def test_after_a_reboot_everything_works_again(lab: Lab) -> None:
 
     state = lab.run("systemctl", "is-system-running", "--wait", timeout=120)
     assert state.stdout.strip() == "running", lab.run("systemctl", "--failed").stdout
+    assert "ordering cycle" not in lab.run("journalctl", "--boot", "--no-pager").stdout
     assert lab.run("postern-self-test", timeout=120).returncode == 0
     for verdict in send_and_judge(lab).values():
         assert faults(verdict) == {}

@@ -1,7 +1,6 @@
 """`queue_volume/attach-queue-volume` on image files instead of an EBS volume."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,9 +16,7 @@ ENVIRONMENT = {
     "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
 }
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("mkfs.ext4", path=ENVIRONMENT["PATH"]) is None, reason="e2fsprogs is not installed"
-)
+pytestmark = pytest.mark.lab  # it takes Debian's e2fsprogs
 
 
 def run(commands: str) -> subprocess.CompletedProcess[str]:

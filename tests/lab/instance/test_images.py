@@ -1,7 +1,6 @@
 """Where Debian is fetched from, and that a cached tree is always a whole one."""
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +38,6 @@ Suites: bookworm
 Components: main
 """
 
-needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="asks apt, a Debian program")
-
 
 def fetched_list(lists: Path, repository: str, codename: str, origin: str) -> None:
     """Files as `apt-get update` leaves them."""
@@ -53,7 +50,7 @@ def fetched_list(lists: Path, repository: str, codename: str, origin: str) -> No
     Path(f"{prefix}main_binary-amd64_Packages").write_text("")
 
 
-@needs_apt
+@pytest.mark.lab  # it asks apt
 @pytest.mark.parametrize(
     ("name", "sources"), [("debian.list", ONE_LINE), ("debian.sources", DEB822)]
 )

@@ -1,6 +1,5 @@
 """The configuration that the network writes: firewall rules and VPC services."""
 
-import shutil
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -49,7 +48,7 @@ def test_an_instance_is_leased_the_address_it_was_described_with() -> None:
     assert "no-resolv" in settings  # this machine's own resolvers are never asked
 
 
-@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
+@pytest.mark.lab
 def test_dnsmasq_accepts_its_configuration(tmp_path: Path) -> None:
     configuration = tmp_path / "dnsmasq.conf"
     configuration.write_text(

@@ -1,0 +1,87 @@
+"""Which From: fields the deployed host refuses, and which address fields survive its sendmail."""
+
+import json
+import uuid
+
+import pytest
+
+from lab.internet.verdict import faults
+from lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+# RFC 5322 section 3.4 allows a sender much that a reader would be misled by.
+DOMAIN = "mail.example.com"
+OWN = f"hello@{DOMAIN}"
+
+# By SMTP, where nothing but the MTA sees the message; prints the last reply's code and text.
+SUBMIT = """
+import json, smtplib, sys
+message = json.loads(sys.argv[1])
+with smtplib.SMTP("127.0.0.1", 587) as smtp:
+    try:
+        smtp.sendmail(message["sender"], ["someone@example.net"], message["text"].encode())
+        print(250)
+    except smtplib.SMTPResponseException as refusal:
+        print(refusal.smtp_code, refusal.smtp_error.decode())
+"""
+
+
+def submit(lab: Lab, fields: str, subject: str = "x") -> str:
+    text = f"{fields}Subject: {subject}\r\n\r\nx\r\n"
+    message = json.dumps({"sender": OWN, "text": text})
+    return lab.run("python3", "-c", SUBMIT, message).stdout
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "",
+        "From: \r\n",
+        "From: <>\r\n",
+        "From: root\r\n",
+        "From: root@localhost\r\n",
+        f"From: {OWN}, x@bank.example\r\n",
+        f"From: x@bank.example, {OWN}\r\n",
+        f"From: Team: {OWN};\r\n",
+        f"From: {OWN} <x@bank.example>\r\n",
+        f"From: ({OWN}) x@bank.example\r\n",
+        f"From: <x@bank.example> <{OWN}>\r\n",
+        f"From: <x@bank.example> {OWN}\r\n",
+        f"From: <@{DOMAIN}:x@bank.example>\r\n",
+        f"From: x@sub.{DOMAIN}\r\n",
+        f"From: x@not-{DOMAIN}\r\n",
+        f"From: x@{DOMAIN}.bank.example\r\n",
+        "From:\r\n x@bank.example\r\n",
+        "From : x@bank.example\r\n",
+        f'From: "unbalanced <{OWN}>\r\n',
+        f"From: unbalanced <{OWN}\r\n",
+        f"From: Two Words {OWN}\r\n",
+    ],
+)
+def test_a_from_field_that_is_not_one_address_of_ours_is_refused(lab: Lab, fields: str) -> None:
+    assert submit(lab, f"{fields}To: someone@example.net\r\n").startswith(
+        ("550 5.7.1", "554 5.7.1")
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f"From: {OWN}\r\nTo: a@example.net,b@example.net,c@example.net\r\n",
+        f'From: "Doe, J." <{OWN}>\r\nTo: "X, Y" <a@example.net>,  B. B. <b@example.net>\r\n',
+        f"From: {OWN} (a comment)\r\nTo: a@example.net (a (b, c) d),b@example.net\r\n",
+        f"From: {OWN}\r\nTo: someone, a@example.net\r\n",
+        f"From: {OWN}\r\nTo: a@example.net,, b@example.net, \r\n",
+        f"From: {OWN}\r\nTo: <@relay.example:a@example.net>\r\n",
+        f"From: {OWN}\r\nTo: undisclosed-recipients:;\r\n",
+        f"From: App<{OWN}>\r\nReply-To: a@bank.example,b@bank.example\r\nTo: a@example.net\r\n",
+    ],
+)
+def test_address_fields_that_sendmail_writes_anew_still_verify(lab: Lab, fields: str) -> None:
+    subject = uuid.uuid4().hex
+
+    assert submit(lab, fields, subject) == "250\n"
+
+    (verdict,) = lab.wait_for(subject=subject, receivers=["mx.example.net"])
+    assert faults(verdict) == {}
