@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from . import cloudformation
 from .cloudformation import Event, Refused, Resource
 
-POLL_SECONDS = 5
+# A change takes seconds or minutes: look soon, then less and less often.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 # Kept for the answer to CloudFormation.
 RESERVE_SECONDS = 30
 ATTRIBUTE = "domain-name"
@@ -38,10 +39,14 @@ def handler(event: Event, context: Context) -> None:
     ec2 = boto3.client("ec2")
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - RESERVE_SECONDS
 
+    pause = FIRST_POLL_SECONDS
+
     def wait() -> bool:
-        if time.monotonic() + POLL_SECONDS > deadline:
+        nonlocal pause
+        if time.monotonic() + pause > deadline:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_POLL_SECONDS)
         return True
 
     cloudformation.answer(event, lambda request: serve(request, ec2=ec2, wait=wait))
@@ -73,20 +78,20 @@ class _ReverseDns:
 
 def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) -> None:
     state = _look(ec2, allocation_id)
-    if state.name == domain and state.status is None:
+    if state.name == domain and state.status != "PENDING":
         return
     if (state.wanted, state.status) != (domain, "PENDING"):
         ec2.modify_address_attribute(AllocationId=allocation_id, DomainName=domain)
     while True:
         state = _look(ec2, allocation_id)
+        if state.name == domain and state.status != "PENDING":
+            return
         if state.status not in (None, "PENDING"):
             raise Refused(
                 f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {state.status}: "
                 f"{state.reason}. Check that the A record of {domain} is seen from the Internet "
                 "and names this address; then deploy again."
             )
-        if state.name == domain and state.status is None:
-            return
         if not wait():
             raise Refused(
                 f"AWS has not finished setting the reverse DNS of {allocation_id} to {domain}. "

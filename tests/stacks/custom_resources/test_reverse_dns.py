@@ -92,6 +92,20 @@ def test_a_repeated_request_changes_nothing() -> None:
     assert ec2.requests == []
 
 
+def test_a_finished_change_may_still_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    # AWS's documentation does not say that PtrRecordUpdate goes away once it is done.
+    def finish(ec2: Ec2) -> None:
+        assert ec2._update is not None
+        ec2.ptr = ec2._update["Value"]
+        ec2._update = {**ec2._update, "Status": "SUCCESSFUL"}
+
+    monkeypatch.setattr(Ec2, "_finish", finish)
+    ec2 = Ec2(looks_pending=1)
+    _serve("Create", ec2)
+    _serve("Update", ec2)
+    assert ec2.requests == ["modify"]
+
+
 def test_an_update_replaces_the_former_name() -> None:
     ec2 = Ec2(ptr="old.example.com", looks_pending=1)
     _serve("Update", ec2)
@@ -118,7 +132,7 @@ def test_a_change_that_stays_pending_ends_before_the_function_does() -> None:
 def test_lambdas_last_seconds_are_kept_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     class Context:
         def get_remaining_time_in_millis(self) -> int:
-            return 1000 * (reverse_dns.RESERVE_SECONDS + reverse_dns.POLL_SECONDS - 1)
+            return 1000 * (reverse_dns.RESERVE_SECONDS)
 
     def answer(event: Event, work: Callable[[Event], Resource]) -> None:
         with pytest.raises(Refused, match="no longer PENDING"):
