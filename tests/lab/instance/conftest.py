@@ -1,6 +1,5 @@
 """A lab of one booted instance: an emulated account, its network, and a stand-in Internet."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,8 +20,9 @@ from lab.instance.image import instance_image, mirror_hosts
 from lab.instance.mirror import debian_mirror
 from lab.internet.certificates import CertificateAuthority
 from lab.network import INTERNET, Network
-from lab.network.namespace import DIRECTORY, command_in
+from lab.network.namespace import command_in
 from lab.places import PROJECT, Places
+from tests.lab.namespaces import hidden_from_the_machine
 
 ZONE = "us-east-1a"
 REGION = "us-east-1"
@@ -101,18 +101,12 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """The lab's namespaces, hidden from the machine in a mount namespace of this process's own."""
-    clone_newns = 0x00020000
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(clone_newns) == 0, os.strerror(ctypes.get_errno())
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(DIRECTORY)], check=True)
-    network = Network(state=tmp_path_factory.mktemp("network"), region=REGION)
-    network.up([ZONE])
-    yield network
-    network.down()
-    subprocess.run(["umount", str(DIRECTORY)], check=True)
+    """The lab's namespaces."""
+    with hidden_from_the_machine():
+        network = Network(state=tmp_path_factory.mktemp("network"), region=REGION)
+        network.up([ZONE])
+        yield network
+        network.down()
 
 
 @pytest.fixture(scope="module")

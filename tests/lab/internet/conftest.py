@@ -1,7 +1,6 @@
 """The lab's Internet without the rest: stubbed AWS answers, and a sender at an Elastic IP."""
 
 import base64
-import ctypes
 import http.server
 import os
 import smtplib
@@ -23,8 +22,9 @@ from lab.internet.addresses import FIRST_RECEIVER, SECOND_RECEIVER
 from lab.internet.internet import RECEIVERS, Internet
 from lab.internet.messages import Sample
 from lab.network import Network, nat_namespace
-from lab.network.namespace import DIRECTORY, entered
+from lab.network.namespace import entered
 from lab.places import Places
+from tests.lab.namespaces import hidden_from_the_machine
 
 SENDING_DOMAIN = "mail.example.com"
 ELASTIC_IP = "203.0.113.10"
@@ -98,12 +98,12 @@ def record_set(name: str, kind: str, value: str) -> dict[str, Any]:
     return {"Name": name, "Type": kind, "TTL": 300, "ResourceRecords": [{"Value": value}]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dkim_key() -> DkimKey:
     return DkimKey()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cloud(dkim_key: DkimKey) -> StubbedCloud:
     name = f"{SENDING_DOMAIN}."
     return StubbedCloud(
@@ -173,24 +173,28 @@ class Sender:
         return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """The lab's namespaces, in a mount namespace of this process's own."""
-    _leave_the_mount_namespace()
-    network = Network(state=tmp_path_factory.mktemp("network"), region="us-east-1")
-    network.up([ZONE])
-    network.snat(zone=ZONE, private=IPv4Network("10.40.0.0/24"), elastic_ip=IPv4Address(ELASTIC_IP))
-    _run("ip", "-netns", nat_namespace(ZONE), "address", "add", f"{ELASTIC_IP}/32", "dev", "lo")
-    yield network
-    network.down()
+    """The lab's namespaces, with the Elastic IP on the NAT gateway itself."""
+    with hidden_from_the_machine():
+        network = Network(state=tmp_path_factory.mktemp("network"), region="us-east-1")
+        network.up([ZONE])
+        network.snat(
+            zone=ZONE, private=IPv4Network("10.40.0.0/24"), elastic_ip=IPv4Address(ELASTIC_IP)
+        )
+        nat = nat_namespace(ZONE)
+        own_address = ["ip", "-netns", nat, "address", "add", f"{ELASTIC_IP}/32", "dev", "lo"]
+        subprocess.run(own_address, check=True)
+        yield network
+        network.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sender(network: Network, dkim_key: DkimKey) -> Sender:  # noqa: ARG001 - has to be up
     return Sender(namespace=nat_namespace(ZONE), key=dkim_key)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def aws_endpoint() -> Iterator[str]:
     """A web server in the emulator's place, which repeats the request's Host and body."""
 
@@ -214,7 +218,7 @@ def aws_endpoint() -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("mirror")
     (directory / "InRelease").write_bytes(b"signed")
@@ -222,7 +226,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_internet(
     network: Network,  # noqa: ARG001 - has to be up
     cloud: StubbedCloud,
@@ -258,17 +262,3 @@ def internet(running_internet: Internet) -> Iterator[Internet]:
 @pytest.fixture(params=RECEIVERS)
 def receiver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def _leave_the_mount_namespace() -> None:
-    """Keep this process's later mounts, /run/netns among them, from the machine's."""
-    clone_newns = 0x00020000
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(clone_newns) == 0, os.strerror(ctypes.get_errno())
-    _run("mount", "--make-rprivate", "/")
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    _run("mount", "-t", "tmpfs", "tmpfs", str(DIRECTORY))
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
