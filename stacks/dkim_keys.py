@@ -12,7 +12,7 @@ from constructs import Construct
 from stacks.acknowledgement import acknowledge
 from stacks.custom_resource_function import CustomResourceFunction
 
-TIMEOUT = cdk.Duration.minutes(1)
+TIMEOUT = cdk.Duration.minutes(2)
 
 
 @dataclass(frozen=True, kw_only=True)

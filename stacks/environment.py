@@ -33,6 +33,8 @@ LONGEST_HOST_NAME: Final = 64
 SMALLEST_VPC_PREFIX: Final = 24
 LARGEST_VPC_PREFIX: Final = 16
 MOST_ZONES: Final = 6
+# What the tags before it leave of a DMARC record's 255 bytes.
+LONGEST_REPORT_ADDRESS: Final = 200
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -46,7 +48,11 @@ XEN_FAMILIES: Final = frozenset({
 # fmt: on
 
 LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]+@(?P<domain>[a-z0-9.-]+)")
+# RFC 5321 section 4.5.3.1.1: at most 64 characters before the @.
+MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@(?P<domain>[a-z0-9.-]+)")
+# https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+TAG_KEY: Final = re.compile(r"[\w .:/=+@-]{1,128}")
+TAG_VALUE: Final = re.compile(r"[\w .:/=+@-]{0,256}")
 INSTANCE_TYPE: Final = re.compile(
     r"(?P<series>[a-z]+)(?P<generation>\d+)(?P<attributes>[a-z-]*)\.(?P<size>[a-z0-9-]+)"
 )
@@ -86,6 +92,15 @@ def _check_mailbox(address: str) -> str:
         )
     _check_domain(match["domain"])
     return address
+
+
+@functools.cache
+def _known_instance_types() -> frozenset[str]:
+    """Every instance type that the pinned botocore knows; asked only once a name looks right."""
+    import botocore.session
+
+    ec2 = botocore.session.get_session().get_service_model("ec2")
+    return frozenset(ec2.shape_for("InstanceType").enum)
 
 
 @functools.cache
@@ -168,7 +183,15 @@ class Dmarc(_Settings):
     report_address: str
     external_report_authorised: bool = False
 
-    _check_report_address = field_validator("report_address")(_check_mailbox)
+    @field_validator("report_address")
+    @classmethod
+    def _check_report_address(cls, address: str) -> str:
+        if len(_check_mailbox(address)) > LONGEST_REPORT_ADDRESS:
+            raise _invalid(
+                f'"{address}" does not fit into the DMARC record, one string of 255 bytes; write '
+                f"an address of at most {LONGEST_REPORT_ADDRESS} characters"
+            )
+        return address
 
 
 class Network(_Settings):
@@ -207,7 +230,11 @@ class Host(_Settings):
     @classmethod
     def _check_instance_type(cls, instance_type: str) -> str:
         match = INSTANCE_TYPE.fullmatch(instance_type)
-        if match is None or match["series"] == "mac":
+        if (
+            match is None
+            or match["series"] == "mac"
+            or instance_type not in _known_instance_types()
+        ):
             raise _invalid(
                 f'the architecture of "{instance_type}" is unknown; write an instance type that '
                 'runs Debian, such as "t3.small" (amd64) or "t4g.small" (arm64)'
@@ -436,12 +463,16 @@ class Environment(_Settings):
                     "the zone there",
                     key=zone,
                 )
-            if list(addresses.values()).count(elastic_ip) > 1:
-                raise _invalid(
-                    f"{elastic_ip.allocation_id} is given to two zones; a NAT gateway needs an "
-                    "address of its own",
-                    key=zone,
-                )
+            for other, its_address in addresses.items():
+                if zone != other and (
+                    elastic_ip.allocation_id == its_address.allocation_id
+                    or elastic_ip.address == its_address.address
+                ):
+                    raise _invalid(
+                        f"{elastic_ip.allocation_id} ({elastic_ip.address}) is given to {other} "
+                        "too; a NAT gateway needs an address of its own",
+                        key=zone,
+                    )
         return addresses
 
     @field_validator("tags")
@@ -450,6 +481,12 @@ class Environment(_Settings):
         for key in tags:
             if key.lower().startswith(("aws:", "postern:")):
                 raise _invalid(f'"{key}" is a reserved name; write another', key=key)
+            if not TAG_KEY.fullmatch(key) or not TAG_VALUE.fullmatch(tags[key]):
+                raise _invalid(
+                    f'"{key}" = "{tags[key]}" is no tag that AWS takes; write letters, digits, '
+                    "spaces and _ . : / = + - @, up to 128 of them in the key and 256 in the value",
+                    key=key,
+                )
         return tags
 
     @model_validator(mode="after")

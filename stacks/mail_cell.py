@@ -60,6 +60,7 @@ class MailCell(Construct):
             # Queued mail exists nowhere else.
             removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
+        _encrypt_with_awss_own_key(queue_volume, "KmsKeyId")
         cdk.Tags.of(queue_volume).add("Name", f"{settings.sending_domain} queue {zone}")
 
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
@@ -97,6 +98,9 @@ class MailCell(Construct):
                 )
             ),
         )
+        _encrypt_with_awss_own_key(
+            launch_template, "LaunchTemplateData.BlockDeviceMappings.0.Ebs.KmsKeyId"
+        )
         cdk.Tags.of(launch_template).add("Name", settings.sending_domain)
 
         group = autoscaling.AutoScalingGroup(
@@ -129,6 +133,17 @@ class MailCell(Construct):
         )
         # On the host itself as well, where the role's condition looks for it.
         cdk.Tags.of(self).add(CELL_TAG, cell)
+
+
+def _encrypt_with_awss_own_key(construct: Construct, key_property: str) -> None:
+    """Name the key that needs no permission, whatever the account's default key for EBS is.
+
+    Under a key of the customer's, neither the host could attach its queue nor the Auto Scaling
+    service start a host, unless that key's policy says so. The CDK's own setting takes an ARN.
+    """
+    resource = construct.node.default_child
+    assert isinstance(resource, cdk.CfnResource)
+    resource.add_property_override(key_property, "alias/aws/ebs")
 
 
 def _allow_reading_the_signing_key(

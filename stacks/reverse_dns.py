@@ -9,7 +9,7 @@ from constructs import Construct
 
 from stacks.acknowledgement import acknowledge
 from stacks.custom_resource_function import CustomResourceFunction
-from stacks.sending_address import SendingAddress
+from stacks.sending_address import ENVIRONMENT_TAG, SendingAddress
 
 # AWS names no upper limit for a PTR change; a function cannot run longer than this.
 TIMEOUT = cdk.Duration.minutes(15)
@@ -28,6 +28,7 @@ class ReverseDns(Construct):
         construct_id: str,
         *,
         domain: str,
+        environment: str,
         addresses: Mapping[str, SendingAddress],
         a_record: route53.ARecord,
     ) -> None:
@@ -39,7 +40,7 @@ class ReverseDns(Construct):
             description="Sets the reverse DNS of Elastic IPs",
             timeout=TIMEOUT,
         )
-        self._allow(function, addresses)
+        self._allow(function, environment, addresses)
         for zone, address in addresses.items():
             record = cdk.CustomResource(
                 self,
@@ -56,13 +57,16 @@ class ReverseDns(Construct):
             record.node.add_dependency(a_record)
 
     def _allow(
-        self, function: CustomResourceFunction, addresses: Mapping[str, SendingAddress]
+        self,
+        function: CustomResourceFunction,
+        environment: str,
+        addresses: Mapping[str, SendingAddress],
     ) -> None:
         stack = cdk.Stack.of(self)
         function.role.add_to_policy(
             iam.PolicyStatement(
                 sid="SetReverseDns",
-                actions=["ec2:ModifyAddressAttribute", "ec2:ResetAddressAttribute"],
+                actions=["ec2:ModifyAddressAttribute"],
                 resources=[
                     stack.format_arn(
                         service="ec2", resource="elastic-ip", resource_name=address.allocation_id
@@ -70,6 +74,23 @@ class ReverseDns(Construct):
                     for address in addresses.values()
                 ],
             )
+        )
+        # By tag and not by the list above: CloudFormation takes an address off that list before it
+        # asks for its reverse DNS to be reset, when a zone is removed or its creation rolled back.
+        every_address = stack.format_arn(service="ec2", resource="elastic-ip", resource_name="*")
+        function.role.add_to_policy(
+            iam.PolicyStatement(
+                sid="GiveUpReverseDns",
+                actions=["ec2:ResetAddressAttribute"],
+                resources=[every_address],
+                conditions={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": environment}},
+            )
+        )
+        acknowledge(
+            function.role,
+            f"AwsSolutions-IAM5[Resource::arn:aws:ec2:{stack.region}:{stack.account}:elastic-ip/*]",
+            "An address that is given up is in no list any more; the condition on its tag admits "
+            "this environment's only.",
         )
         function.role.add_to_policy(
             iam.PolicyStatement(

@@ -6,6 +6,9 @@ from constructs import Construct
 
 from stacks.environment import ElasticIp
 
+# On each new address: whose it is, for the function that may give its reverse DNS up.
+ENVIRONMENT_TAG = "postern:environment"
+
 
 class SendingAddress(Construct):
     """A new Elastic IP, or the existing one that the environment names.
@@ -20,6 +23,7 @@ class SendingAddress(Construct):
         construct_id: str,
         *,
         name: str,
+        environment: str,
         existing: ElasticIp | None,
         removal_policy: cdk.RemovalPolicy,
     ) -> None:
@@ -32,6 +36,7 @@ class SendingAddress(Construct):
         elastic_ip = ec2.CfnEIP(self, "ElasticIp", domain="vpc")
         elastic_ip.apply_removal_policy(removal_policy)
         cdk.Tags.of(elastic_ip).add("Name", name)
+        cdk.Tags.of(elastic_ip).add(ENVIRONMENT_TAG, environment)
         self.allocation_id = elastic_ip.attr_allocation_id
         self.address = elastic_ip.attr_public_ip
         self.removal_policy = removal_policy

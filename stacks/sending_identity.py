@@ -12,6 +12,8 @@ from stacks.sending_address import SendingAddress
 # Long enough that receivers' resolvers keep it, short enough to repair a mistake within the hour.
 # Addresses and keys change by adding one and deploying before it is used, so nothing waits for it.
 TTL = cdk.Duration.hours(1)
+# Except the A record: AWS looks whether it names a new address before it sets the reverse DNS.
+ADDRESS_TTL = cdk.Duration.minutes(1)
 
 
 class SendingIdentity(cdk.Stack):
@@ -39,6 +41,7 @@ class SendingIdentity(cdk.Stack):
                 self,
                 zone,
                 name=f"{settings.sending_domain} {zone}",
+                environment=settings.name,
                 existing=settings.elastic_ips.get(zone),
                 removal_policy=removal_policy,
             )
@@ -74,9 +77,16 @@ class SendingIdentity(cdk.Stack):
             zone=zone,
             record_name=f"{domain}.",
             target=route53.RecordTarget.from_ip_addresses(*addresses),
-            ttl=TTL,
+            ttl=ADDRESS_TTL,
         )
-        ReverseDns(self, "ReverseDns", domain=domain, addresses=self.addresses, a_record=a_record)
+        ReverseDns(
+            self,
+            "ReverseDns",
+            domain=domain,
+            environment=settings.name,
+            addresses=self.addresses,
+            a_record=a_record,
+        )
 
         self._add_txt_record("Spf", zone, domain, f'"{_spf_record(addresses)}"')
         dkim_names = []

@@ -231,6 +231,36 @@ FAULTS = {
         "elastic_ips.us-east-1a",
         "a NAT gateway needs an address of its own",
     ),
+    "one allocation for two zones": (
+        (
+            "[tags]",
+            _elastic_ip("us-east-1a")
+            + _elastic_ip("us-east-1b", address="203.0.113.11")
+            + "[tags]",
+        ),
+        "elastic_ips.us-east-1a",
+        "is given to us-east-1b too",
+    ),
+    "instance type that AWS does not have": (
+        ('"t3.small"', '"t9.small"'),
+        "host.instance_type",
+        'write an instance type that runs Debian, such as "t3.small"',
+    ),
+    "report address with too long a local part": (
+        ("dmarc-reports@", "d" * 65 + "@"),
+        "dmarc.report_address",
+        "is not a plain mail address",
+    ),
+    "report address too long for its record": (
+        ('dmarc-reports@example.com"', f'a@{"b" * 63}.{"c" * 63}.{"d" * 63}.example.com"'),
+        "dmarc.report_address",
+        "at most 200 characters",
+    ),
+    "tag that AWS refuses": (
+        ('project = "postern"', 'project = "post!ern"'),
+        "tags.project",
+        "up to 128 of them in the key and 256 in the value",
+    ),
     "malformed allocation id": (
         ("[tags]", _elastic_ip("us-east-1a", allocation_id="eip-1") + "[tags]"),
         "elastic_ips.us-east-1a.allocation_id",

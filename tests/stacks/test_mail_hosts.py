@@ -62,8 +62,10 @@ def test_both_volumes_are_encrypted(example: Templates) -> None:
     for host in _launch_data(example):
         for device in host["BlockDeviceMappings"]:
             assert device["Ebs"]["Encrypted"] is True
+            assert device["Ebs"]["KmsKeyId"] == "alias/aws/ebs"  # whatever the account's default
     for volume in resources(example[STACK], "AWS::EC2::Volume").values():
         assert volume["Properties"]["Encrypted"] is True
+        assert volume["Properties"]["KmsKeyId"] == "alias/aws/ebs"
 
 
 def test_the_queue_outlives_the_stack(example: Templates) -> None:

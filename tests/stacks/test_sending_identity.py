@@ -168,6 +168,27 @@ def test_the_handlers_may_do_their_task_only(example: Templates) -> None:
     }
 
 
+def test_reverse_dns_can_be_given_up_after_its_address_has_left_the_settings(
+    example: Templates,
+) -> None:
+    # CloudFormation changes the policy first and asks for the reset later: a list of the addresses
+    # of now would refuse.
+    policies = resources(example[STACK], "AWS::IAM::Policy").values()
+    (statement,) = [
+        statement
+        for policy in policies
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Action"] == "ec2:ResetAddressAttribute"
+    ]
+    assert "Fn::GetAtt" not in json.dumps(statement)
+    ((_, tags),) = statement["Condition"].items()
+    ((key, value),) = tags.items()
+    for address in resources(example[STACK], "AWS::EC2::EIP").values():
+        assert {"Key": key.removeprefix("aws:ResourceTag/"), "Value": value} in address[
+            "Properties"
+        ]["Tags"]
+
+
 def test_the_keys_key_is_rotated(example: Templates) -> None:
     assert only(example[STACK], "AWS::KMS::Key")["Properties"]["EnableKeyRotation"] is True
 

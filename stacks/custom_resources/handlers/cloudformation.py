@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
 """
 
 import json
+import time
 import traceback
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -17,6 +18,9 @@ Event = Mapping[str, Any]
 # CloudFormation takes 4,096 bytes for the whole answer; the reason must leave room for the ids.
 LONGEST_REASON = 1000
 ANSWER_TIMEOUT_SECONDS = 20
+# A permission that this deployment has just granted is not known everywhere in AWS at once.
+NOT_PERMITTED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+PERMISSION_PAUSES_SECONDS = (1, 2, 4, 8, 16)
 
 
 class Refused(Exception):
@@ -40,7 +44,7 @@ def answer(event: Event, work: Callable[[Event], Resource]) -> None:
     """
     answer_to = {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     try:
-        resource = work(event)
+        resource = _once_permitted(event, work)
         body = {
             "Status": "SUCCESS",
             "PhysicalResourceId": resource.physical_id,
@@ -63,6 +67,17 @@ def answer(event: Event, work: Callable[[Event], Resource]) -> None:
     )
     with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_SECONDS):  # noqa: S310
         pass
+
+
+def _once_permitted(event: Event, work: Callable[[Event], Resource]) -> Resource:
+    for pause in PERMISSION_PAUSES_SECONDS:
+        try:
+            return work(event)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in NOT_PERMITTED:
+                raise
+        time.sleep(pause)
+    return work(event)
 
 
 def _reason(error: Exception) -> str:

@@ -28,7 +28,7 @@ class Kms(Protocol):
 class SecretsManager(Protocol):
     def get_secret_value(self, *, SecretId: str) -> dict[str, Any]: ...  # noqa: N803
 
-    def put_secret_value(self, *, SecretId: str, SecretString: str) -> object: ...  # noqa: N803
+    def put_secret_value(self, **request: str) -> object: ...
 
 
 def handler(event: Event, _context: object) -> None:
@@ -47,8 +47,8 @@ def serve(event: Event, *, kms: Kms, secrets: SecretsManager) -> Resource:
         return Resource(physical_id=event["PhysicalResourceId"])
     key = _stored_key(secrets, properties["SecretArn"])
     if key is None:
-        key = _make_key(kms, properties["KmsKeyId"], domain=domain, selector=selector)
-        secrets.put_secret_value(SecretId=properties["SecretArn"], SecretString=json.dumps(key))
+        made = _make_key(kms, properties["KmsKeyId"], domain=domain, selector=selector)
+        key = _store(secrets, properties["SecretArn"], made, event["RequestId"])
     if (key["domain"], key["selector"]) != (domain, selector):
         # Mail that was signed with it may still be under way, and its record must stay true.
         raise Refused(
@@ -68,6 +68,26 @@ def _stored_key(secrets: SecretsManager, secret: str) -> dict[str, str] | None:
         raise
     key: dict[str, str] = json.loads(value)
     return key
+
+
+def _store(
+    secrets: SecretsManager, secret: str, made: dict[str, str], request_id: str
+) -> dict[str, str]:
+    """Store the key, and return the one that is stored.
+
+    Lambda may deliver a request twice at the same time: the second finds the first one's version.
+    """
+    try:
+        secrets.put_secret_value(
+            SecretId=secret, SecretString=json.dumps(made), ClientRequestToken=request_id
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceExistsException":
+            raise
+        stored = _stored_key(secrets, secret)
+        assert stored is not None
+        return stored
+    return made
 
 
 def _make_key(kms: Kms, kms_key: str, *, domain: str, selector: str) -> dict[str, str]:

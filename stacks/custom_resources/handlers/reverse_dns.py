@@ -82,22 +82,29 @@ def _set(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) ->
         return
     if (state.wanted, state.status) != (domain, "PENDING"):
         ec2.modify_address_attribute(AllocationId=allocation_id, DomainName=domain)
+    failure = ""
     while True:
         state = _look(ec2, allocation_id)
         if state.name == domain and state.status != "PENDING":
             return
         if state.status not in (None, "PENDING"):
-            raise Refused(
-                f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {state.status}: "
-                f"{state.reason}. Check that the A record of {domain} is seen from the Internet "
-                "and names this address; then deploy again."
-            )
+            failure = f"{state.status}: {state.reason}"
         if not wait():
-            raise Refused(
-                f"AWS has not finished setting the reverse DNS of {allocation_id} to {domain}. "
-                "Watch `aws ec2 describe-addresses-attribute --attribute domain-name`, and deploy "
-                "again when it is no longer PENDING."
-            )
+            break
+        if state.status not in (None, "PENDING"):
+            # The resolver that AWS asked may remember the A record as it was before.
+            ec2.modify_address_attribute(AllocationId=allocation_id, DomainName=domain)
+    if failure:
+        raise Refused(
+            f"AWS did not set the reverse DNS of {allocation_id} to {domain}: {failure}. Check "
+            f"that the A record of {domain} is seen from the Internet and names this address; "
+            "then deploy again."
+        )
+    raise Refused(
+        f"AWS has not finished setting the reverse DNS of {allocation_id} to {domain}. Watch "
+        "`aws ec2 describe-addresses-attribute --attribute domain-name`, and deploy again when it "
+        "is no longer PENDING."
+    )
 
 
 def _reset(ec2: Ec2, allocation_id: str, domain: str, wait: Callable[[], bool]) -> None:

@@ -63,9 +63,9 @@ def test_a_refusal_is_answered_with_its_own_words(answers: Answers) -> None:
 
 
 def test_a_refusal_of_aws_is_answered_with_the_action_and_awss_words(answers: Answers) -> None:
-    error = aws_error("AccessDenied", "not authorised", "GenerateDataKeyPair")
+    error = aws_error("Throttling", "slow down", "GenerateDataKeyPair")
     cloudformation.answer(request("Create", {}), _raising(error))
-    assert answers[0]["Reason"] == "GenerateDataKeyPair: AccessDenied: not authorised"
+    assert answers[0]["Reason"] == "GenerateDataKeyPair: Throttling: slow down"
 
 
 def test_an_unforeseen_error_tells_where_but_not_what(
@@ -88,3 +88,29 @@ def test_the_presigned_address_is_not_logged(
 def test_a_long_reason_still_fits_into_an_answer(answers: Answers) -> None:
     cloudformation.answer(request("Create", {}), _raising(Refused("long " * 2000)))
     assert len(json.dumps(answers[0])) < 4096
+
+
+def test_a_permission_that_is_not_known_everywhere_yet_is_waited_for(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def work(_event: Event) -> Resource:
+        if len(pauses) < 3:
+            raise aws_error("AccessDeniedException", "not authorized", "GenerateDataKeyPair")
+        return Resource(physical_id="made")
+
+    cloudformation.answer(request("Create", {}), work)
+    assert answers[0]["Status"] == "SUCCESS"
+    assert pauses == [1, 2, 4]
+
+
+def test_a_permission_that_is_missing_is_told_in_the_end(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+    error = aws_error("UnauthorizedOperation", "not authorized", "ModifyAddressAttribute")
+    cloudformation.answer(request("Create", {}), _raising(error))
+    assert answers[0]["Status"] == "FAILED"

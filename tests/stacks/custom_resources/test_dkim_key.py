@@ -48,6 +48,7 @@ class SecretsManager:
     def __init__(self) -> None:
         self.value: str | None = None
         self.refuse_to_put = False
+        self.stored_meanwhile: str | None = None
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, Any]:  # noqa: N803
         assert SecretId == PROPERTIES["SecretArn"]
@@ -55,11 +56,15 @@ class SecretsManager:
             raise aws_error("ResourceNotFoundException", "no AWSCURRENT", "GetSecretValue")
         return {"SecretString": self.value}
 
-    def put_secret_value(self, *, SecretId: str, SecretString: str) -> None:  # noqa: N803
-        assert SecretId == PROPERTIES["SecretArn"]
+    def put_secret_value(self, **request: str) -> None:
+        assert request["SecretId"] == PROPERTIES["SecretArn"]
+        assert request["ClientRequestToken"] == "request-1"
         if self.refuse_to_put:
             raise aws_error("AccessDeniedException", "denied", "PutSecretValue")
-        self.value = SecretString
+        if self.stored_meanwhile:
+            self.value = self.stored_meanwhile
+            raise aws_error("ResourceExistsException", "another version", "PutSecretValue")
+        self.value = request["SecretString"]
 
 
 @pytest.fixture
@@ -128,6 +133,13 @@ def test_a_repeated_request_keeps_the_key(kms: Kms, secrets: SecretsManager, kin
     assert _serve(kind, kms, secrets) == first
     assert secrets.value == stored
     assert len(kms.requests) == 1
+
+
+def test_two_deliveries_of_a_request_agree_on_one_key(kms: Kms, secrets: SecretsManager) -> None:
+    first = SecretsManager()
+    record = _serve("Create", kms, first).data["Record"]
+    secrets.stored_meanwhile = first.value
+    assert _serve("Create", Kms(), secrets).data["Record"] == record
 
 
 def test_a_failure_to_store_is_retried_with_a_new_pair(kms: Kms, secrets: SecretsManager) -> None:

@@ -92,6 +92,23 @@ def test_a_repeated_request_changes_nothing() -> None:
     assert ec2.requests == []
 
 
+def test_a_failure_is_tried_again_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # AWS's resolver may remember for a while that the name pointed elsewhere.
+    ec2 = Ec2(looks_pending=1)
+    ec2.failure = "The A record does not resolve to the address"
+    begin = Ec2._begin
+
+    def begin_and_recover(ec2: Ec2, name: str, value: str | None) -> None:
+        begin(ec2, name, value)
+        if len(ec2.requests) == 3:
+            ec2.failure = None
+
+    monkeypatch.setattr(Ec2, "_begin", begin_and_recover)
+    _serve("Create", ec2)
+    assert ec2.ptr == DOMAIN
+    assert ec2.requests == ["modify"] * 3
+
+
 def test_a_finished_change_may_still_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     # AWS's documentation does not say that PtrRecordUpdate goes away once it is done.
     def finish(ec2: Ec2) -> None:
