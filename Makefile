@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Every tool, the CDK CLI's Node.js included, is a pinned package inside this folder.
-export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH):/usr/sbin:/sbin
 # The command line neither asks for newer versions of itself nor reports its use.
 export CDK_DISABLE_VERSION_CHECK := 1
 export CDK_DISABLE_CLI_TELEMETRY := true
@@ -13,8 +13,9 @@ export CDK_DISABLE_CLI_TELEMETRY := true
 PYTHON ?= python3
 ENV ?= example
 SOURCES := app.py lab ops stacks tests user_data
-HOST_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
-APT_INSTALL := apt-get install --yes --no-install-recommends
+HOST_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables python3-venv systemd-container
+# A machine that has just started may be upgrading itself: its lock is waited for.
+APT_GET := DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=300
 
 ## The main job
 .PHONY: try
@@ -63,15 +64,13 @@ clean: ## Remove what make installed and built here (the lab's images in /var/ca
 help:
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
-	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(APT_INSTALL) python3-venv
+.venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml | host-packages
 	$(PYTHON) -m venv --clear .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --constraint constraints.txt
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv-cloud/.installed: lab/cloud/requirements.txt
-	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(APT_INSTALL) python3-venv
+.venv-cloud/.installed: lab/cloud/requirements.txt | host-packages
 	$(PYTHON) -m venv --clear .venv-cloud
 	.venv-cloud/bin/pip install --quiet --disable-pip-version-check --requirement lab/cloud/requirements.txt
 	touch $@
@@ -83,6 +82,9 @@ node_modules/.installed: package.json package-lock.json .venv/.installed
 # Only what is missing is installed, and only by root on Debian; elsewhere the lab says what it needs.
 .PHONY: host-packages
 host-packages:
-	@if [[ $$(id -u) == 0 && -e /etc/debian_version ]]; then \
-	    dpkg --status $(HOST_PACKAGES) >/dev/null 2>&1 || { apt-get update --quiet=2; $(APT_INSTALL) $(HOST_PACKAGES); }; \
+	@installed=$$(dpkg-query --show --showformat='$${db:Status-Abbrev}\n' $(HOST_PACKAGES) 2>/dev/null | grep -c '^ii' || true); \
+	if [[ $$(id -u) == 0 && -e /etc/debian_version && $$installed != $(words $(HOST_PACKAGES)) ]]; then \
+	    $(APT_GET) update; \
+	    $(APT_GET) install --yes --no-install-recommends $(HOST_PACKAGES); \
 	fi
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing; as root: apt-get install python3-venv" >&2; exit 1; }

@@ -1,5 +1,6 @@
 """`postern lab`: keep the lab, use it, look into it."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,19 +23,27 @@ app = typer.Typer(
 )
 console = Console(soft_wrap=False)
 
+# Without a name server no host can start.
+DNS_FAULTS = FAULTS.keys() - {"down"}
+_LISTED_FAULTS = ", ".join(sorted(DNS_FAULTS))
 _RECIPIENTS = ["anyone@example.net", "anyone@example.org"]
 
 
 @contextmanager
 def _told_errors() -> Iterator[None]:
-    """Show an expected failure as its sentence, with exit status 1."""
+    """Show an expected failure as its sentence, with exit status 1.
+
+    A hang-up or a termination is taken as Ctrl-C, so that a lab that was being started is ended.
+    """
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         yield
     except (CannotRunHere, LabError) as error:
         Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted; the lab is ended.")
+        Console(stderr=True).print("Interrupted.")
         raise typer.Exit(130) from None
 
 
@@ -54,10 +63,12 @@ def _passing_lab() -> Iterator[tuple[Lab, Steps]]:
 def try_out(
     fault: Annotated[
         list[str] | None,
-        typer.Option(help=f"Publish DNS with a fault: {', '.join(sorted(FAULTS))}"),
+        typer.Option(help=f"Publish DNS with a fault: {_LISTED_FAULTS}"),
     ] = None,
 ) -> None:
     """The main job, once through: deploy, boot, send, judge, end."""
+    if unknown := set(fault or []) - DNS_FAULTS:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {_LISTED_FAULTS}")
     with _told_errors():
         with _passing_lab() as (lab, steps):
             lab.publish(fault or [])
@@ -149,13 +160,9 @@ def status() -> None:
             console.print(f"mail host        {instance}")
         console.print(f"received mail    {lab.places.received}")
         console.print(f"logs             {lab.places.log}, {lab.cloud.cdk_log}")
-        console.print("units:")
-    raise typer.Exit(
-        subprocess.run(
-            lab.host_command("systemctl", "--no-pager", "list-units", "--failed", "--quiet"),
-            check=False,
-        ).returncode
-    )
+        failed = lab.run("systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
+        console.print(f"failed units     {failed.strip() or 'none'}", markup=False)
+        raise typer.Exit(1 if failed.strip() else 0)
 
 
 @app.command()
@@ -176,8 +183,8 @@ def _deploy(lab: Lab, steps: Steps) -> None:
         lab.bootstrap()
     with steps.step("CDK deploy: a host boots, installs, tests itself and signals"):
         lab.deploy()
-    for signal in lab.signals():
-        console.print(f"  MailHosts: {signal}", highlight=False)
+    for received in lab.signals():
+        console.print(f"  MailHosts: {received}", highlight=False)
 
 
 def _send(

@@ -245,8 +245,8 @@ def sweep_cgroups() -> None:
     Call it before the first container starts. A cgroup that still has processes is another
     supervisor's and stays.
     """
-    for own in _own_cgroups():
-        for cgroup in own.glob(f"{_CGROUP_PREFIX}*"):
+    for hierarchy in _hierarchies().values():
+        for cgroup in hierarchy.glob(f"**/{_CGROUP_PREFIX}*"):
             with contextlib.suppress(OSError):
                 _remove_cgroup(cgroup)
 
@@ -255,27 +255,29 @@ def _own_cgroups() -> list[Path]:
     """This process's cgroup directories in the hierarchies that systemd uses.
 
     Containers get children of these, one each: nspawn splits the cgroup it is started in, and two
-    containers must not share the halves. On a cgroup v2 machine there is one such directory, and
-    being below the caller's own keeps to what the machine's systemd hands to the caller; on a
-    hybrid one there are two, the `name=systemd` one of v1 and the unified one.
+    containers must not share the halves. On a cgroup v2 machine there is one such directory; on a
+    hybrid one there are two, in the `name=systemd` hierarchy of v1 and in the unified one.
     """
-    paths = {}
+    hierarchies = _hierarchies()
+    directories = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        paths[controllers] = path
-    directories = []
+        if controllers in hierarchies:
+            directories.append(hierarchies[controllers] / path.lstrip("/"))
+    return directories
+
+
+def _hierarchies() -> dict[str, Path]:
+    """Where systemd's cgroup hierarchies are mounted, by their name in /proc/self/cgroup."""
+    hierarchies: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, filesystem = line.partition(" - ")
-        kind, _, super_options = filesystem.split()
+        kind, *_, super_options = filesystem.split(" ")
         if kind == "cgroup2":
-            controllers = ""
+            hierarchies.setdefault("", Path(mount.split()[4]))
         elif kind == "cgroup" and "name=systemd" in super_options.split(","):
-            controllers = "name=systemd"
-        else:
-            continue
-        if controllers in paths:
-            directories.append(Path(mount.split()[4]) / paths.pop(controllers).lstrip("/"))
-    return directories
+            hierarchies.setdefault("name=systemd", Path(mount.split()[4]))
+    return hierarchies
 
 
 def _remove_cgroup(cgroup: Path) -> None:

@@ -86,4 +86,7 @@ def _connect(path: Path) -> socket.socket:
     except (FileNotFoundError, ConnectionRefusedError) as error:
         connection.close()
         raise NotRunning("No lab is running: start one with `postern lab up`.") from error
+    except PermissionError as error:
+        connection.close()
+        raise LabError("The lab belongs to root: run this as root.") from error
     return connection

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -56,6 +57,8 @@ class Lab:
             region=self.environment.region,
         )
         self.supervisor = supervisor
+        self._supervisor_handle = os.pidfd_open(supervisor)  # a process id may be given again
+        self._progress = progress
         self._assembly = PROJECT
 
     @classmethod
@@ -105,15 +108,13 @@ class Lab:
         """Power off the instances and end every process of the lab."""
         with suppress(NotRunning):
             ask(self.places.control_socket, "stop")
-        deadline = time.monotonic() + _END_SECONDS
-        while _is_alive(self.supervisor) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.kill()
+        if not select.select([self._supervisor_handle], [], [], _END_SECONDS)[0]:
+            self.kill()
 
     def kill(self) -> None:
         """End every process of the lab at once, as when its supervisor dies."""
         with suppress(ProcessLookupError):
-            os.kill(self.supervisor, signal.SIGKILL)
+            signal.pidfd_send_signal(self._supervisor_handle, signal.SIGKILL)
 
     def bootstrap(self) -> None:
         """Bootstrap the account, and synthesise meanwhile what `deploy` will deploy."""
@@ -127,7 +128,24 @@ class Lab:
 
         ``app`` is another app, or another assembly, than the one that `bootstrap` synthesised.
         """
-        self.cloud.deploy(self.environment.name, app=app or self._assembly, options=options)
+        told = len(self._ask("problems"))
+        deployed = threading.Event()
+
+        def tell_problems() -> None:
+            nonlocal told
+            while not deployed.wait(1):
+                problems = self._ask("problems")
+                for problem in problems[told:]:
+                    self._progress(f"The lab has a problem: {problem} (see {self.places.log})")
+                told = len(problems)
+
+        teller = threading.Thread(target=tell_problems)
+        teller.start()
+        try:
+            self.cloud.deploy(self.environment.name, app=app or self._assembly, options=options)
+        finally:
+            deployed.set()
+            teller.join()
 
     def signals(self) -> list[str]:
         """What CloudFormation heard from instances, in the words of its events, oldest first."""
@@ -227,11 +245,3 @@ def _follow_the_start(lines: IO[str], steps: Steps, places: Places) -> None:
                 case {"ready": True}:
                     return
         raise LabError(f"The lab ended while it started: see {places.log}.")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -44,7 +44,7 @@ def require_a_fit_machine(places: Places) -> None:
     if os.geteuid() != 0:
         raise CannotRunHere(
             "The lab makes network namespaces and boots containers, which takes root: "
-            f"run it with sudo. {_WITHOUT_THE_LAB}"
+            f"`sudo make try`, or `sudo .venv/bin/postern lab up`. {_WITHOUT_THE_LAB}"
         )
     missing = sorted({package for name, package in _PROGRAMS.items() if not shutil.which(name)})
     if missing:

@@ -131,7 +131,7 @@ class Services:
             )
             self._internet.start()
         self._hypervisor = Hypervisor(
-            endpoint=endpoint,
+            client=self._cloud.client,
             region=environment.region,
             image=image,
             network=self._network,
@@ -150,6 +150,7 @@ class Services:
         return {
             "stop": self.stop_asked.set,
             "hosts": self._hosts,
+            "problems": lambda: self._hypervisor.problems,
             "publish": self._publish,
             "block_smtp": self._block_smtp,
             "verdicts": lambda: [v.to_json() for v in self._internet.verdicts()],
@@ -225,7 +226,8 @@ def _only_lab(places: Places) -> Iterator[None]:
 
 
 def _wait_for_end_of_stdin(ended: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # unbuffered: a buffer's lock would not be free when Python ends
+        pass
     ended.set()
 
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import boto3
-
 from lab.container import Container
 from lab.instance.image import prepare_instance
 from lab.instance.imds import InstanceData, InstanceMetadata
@@ -70,7 +68,7 @@ class Hypervisor:
     def __init__(
         self,
         *,
-        endpoint: str,
+        client: Callable[[str], Any],
         region: str,
         image: Path,
         network: Network,
@@ -78,19 +76,14 @@ class Hypervisor:
         ca_certificate: Path,
         report: Callable[[str], None],
     ) -> None:
-        """`image` is `lab.instance.image.instance_image`'s, `state` this object's directory.
+        """`client` makes boto3 clients of the emulated account by service name.
+
+        `image` is `lab.instance.image.instance_image`'s, `state` this object's directory.
 
         `report` gets a line when an instance starts or ends, and the whole story of every error.
         """
-        connect = partial(
-            boto3.client,
-            region_name=region,
-            endpoint_url=endpoint,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - the emulator asks for none
-        )
-        self._ec2: Any = connect("ec2")
-        self._iam: Any = connect("iam")
+        self._ec2 = client("ec2")
+        self._iam = client("iam")
         self._region = region
         self._image = image
         self._network = network
@@ -99,6 +92,8 @@ class Hypervisor:
         self._report = report
         self._hosts: dict[str, Host] = {}
         self._booted: set[str] = set()
+        self.problems: list[str] = []
+        """What went wrong, a line each; nobody else would tell before CloudFormation gives up."""
         self._subnets: dict[str, tuple[Description, Description]] = {}
         self._volumes = Volumes(state / "volumes")
         self._stopping = threading.Event()
@@ -148,10 +143,11 @@ class Hypervisor:
             try:
                 self.step()
                 last_story = ""
-            except Exception:  # told; the next round starts from the API again
+            except Exception as error:  # told; the next round starts from the API again
                 story = traceback.format_exc()
                 if story != last_story:
                     self._report(f"hypervisor: {story}")
+                    self.problems.append(f"{type(error).__name__}: {error}")
                 last_story = story
             self._stopping.wait(_POLL_SECONDS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -134,7 +135,7 @@ class Network:
             )
             _ip(f"link set lo up\nlink set {HOST_INTERFACE} address {interface.mac}", host)
             # No neighbour can have the same link-local address, and networkd would wait 2 s to see.
-            with namespace.entered(host):
+            with namespace.entered(host), suppress(FileNotFoundError):  # a kernel without IPv6
                 Path(f"/proc/sys/net/ipv6/conf/{HOST_INTERFACE}/accept_dad").write_text("0")
             self._start_dnsmasq(zone, interface)
         return host

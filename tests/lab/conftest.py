@@ -18,9 +18,11 @@ RECIPIENTS = ("someone@example.net", "someone@example.org")
 def empty_lab() -> Iterator[Lab]:
     """A lab with nothing deployed."""
     lab = Lab.start(steps=Steps(Console()), keep=False)
-    lab.bootstrap()
-    yield lab
-    lab.end()
+    try:
+        lab.bootstrap()
+        yield lab
+    finally:
+        lab.end()
 
 
 @pytest.fixture(scope="session")

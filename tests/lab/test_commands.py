@@ -61,4 +61,4 @@ def test_status_names_the_host_and_finds_no_failed_unit(lab: Lab) -> None:
     assert status.returncode == 0
     assert lab.instance_ids[0] in status.stdout
     assert lab.cloud.endpoint in status.stdout
-    assert "failed" not in status.stdout
+    assert "failed units     none" in status.stdout

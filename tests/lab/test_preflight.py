@@ -51,7 +51,7 @@ def test_another_processor_is_named(places: Places, monkeypatch: pytest.MonkeyPa
 def test_without_root_the_remedy_is_sudo(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
-    with pytest.raises(CannotRunHere, match="run it with sudo"):
+    with pytest.raises(CannotRunHere, match="`sudo make try`, or"):
         require_a_fit_machine(places)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,18 @@ def test_a_killed_lab_leaves_no_process_mount_namespace_or_loop_device(lab: Lab)
     processes = _descendants(lab.supervisor)
     assert len(processes) > 20
     assert state in _loop_devices()
+    named_before = _named_namespaces()
+    mounts = Path(f"/proc/{lab.supervisor}/ns/mnt").readlink()
+    assert state in Path(f"/proc/{lab.supervisor}/mounts").read_text()
 
     lab.kill()
 
     assert _eventually(lambda: not any(map(_is_alive, processes)))
     assert _eventually(lambda: state not in _loop_devices())
+    # Its mounts were in a namespace of their own, which nobody is in any more.
+    assert _eventually(lambda: mounts not in _mount_namespaces())
     assert state not in Path("/proc/mounts").read_text()
-    assert not list(Path("/run/netns").iterdir())
+    assert _named_namespaces() == named_before
 
 
 def test_nothing_of_a_killed_lab_stops_the_next(lab: Lab) -> None:
@@ -57,6 +63,19 @@ def test_nothing_of_a_killed_lab_stops_the_next(lab: Lab) -> None:
 
     cgroups = Path("/sys/fs/cgroup").glob("**/postern-lab-*")
     assert not list(cgroups)
+
+
+def _named_namespaces() -> set[str]:
+    """The network namespaces that the machine, outside the lab, has names for."""
+    return {path.name for path in Path("/run/netns").iterdir()}
+
+
+def _mount_namespaces() -> set[Path]:
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/ns/mnt"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.add(link.readlink())
+    return found
 
 
 def _eventually(condition: Callable[[], bool]) -> bool:

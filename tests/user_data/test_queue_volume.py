@@ -133,8 +133,15 @@ def test_a_volume_that_the_old_host_still_holds_is_waited_for() -> None:
     assert held.stderr.endswith("queue-volume-busy\n")
 
 
-def test_any_other_refusal_fails_at_once() -> None:
+def test_a_permission_that_is_not_known_everywhere_yet_is_waited_for() -> None:
     refused = attach("An error occurred (UnauthorizedOperation) when calling AttachVolume")
+
+    assert refused.stdout.count("waited") >= 3
+    assert refused.stderr.endswith("queue-volume-not-attached\n")
+
+
+def test_a_volume_that_does_not_exist_fails_at_once() -> None:
+    refused = attach("An error occurred (InvalidVolume.NotFound) when calling AttachVolume")
 
     assert "waited" not in refused.stdout
     assert refused.stderr.endswith("queue-volume-not-attached\n")

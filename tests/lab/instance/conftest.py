@@ -56,6 +56,7 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 class Account:
     """An emulated AWS account with one VPC behind a NAT gateway."""
 
+    client: Callable[[str], Any]
     ec2: Any
     subnet: str
     elastic_ip: IPv4Address
@@ -95,7 +96,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     iam.create_role(RoleName="mail-role", AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName="mail-profile")
     iam.add_role_to_instance_profile(InstanceProfileName="mail-profile", RoleName="mail-role")
-    yield Account(ec2=ec2, subnet=private, elastic_ip=IPv4Address(address["PublicIp"]))
+    yield Account(
+        client=cloud.client, ec2=ec2, subnet=private, elastic_ip=IPv4Address(address["PublicIp"])
+    )
     cloud.stop()
 
 
@@ -166,7 +169,7 @@ def machine(
     sweep_cgroups()
     reports: list[str] = []
     hypervisor = Hypervisor(
-        endpoint=account.ec2.meta.endpoint_url,
+        client=account.client,
         region=REGION,
         image=image,
         network=network,
