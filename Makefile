@@ -29,6 +29,7 @@ rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-p
 ## Tests
 .PHONY: test
 test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Everything, the lab included (root on Debian 12 or 13)
+	@postern lab fit
 	pytest
 
 .PHONY: check

@@ -14,7 +14,8 @@ from lab.control import LabError, NotRunning
 from lab.internet.verdict import Verdict, passes, table
 from lab.internet.zones import FAULTS
 from lab.lab import Lab
-from lab.preflight import CannotRunHere
+from lab.places import Places
+from lab.preflight import CannotRunHere, require_a_fit_machine
 from lab.steps import Steps
 
 app = typer.Typer(
@@ -57,6 +58,13 @@ def _passing_lab() -> Iterator[tuple[Lab, Steps]]:
     finally:
         with steps.step("Ending the lab"):
             lab.end()
+
+
+@app.command()
+def fit() -> None:
+    """Tell whether this machine can run the lab, and what is missing."""
+    with _told_errors():
+        require_a_fit_machine(Places())
 
 
 @app.command("try")

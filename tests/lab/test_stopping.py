@@ -3,6 +3,8 @@
 The last file of this folder by its name, because it kills the lab that the others use.
 """
 
+import fcntl
+import signal
 import subprocess
 import sys
 import time
@@ -88,11 +90,36 @@ def _eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_an_interrupted_command_stops_the_next(lab: Lab, how: signal.Signals) -> None:
+    lab.kill()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "ops", "lab", "try"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert command.stdout is not None
+    for line in command.stdout:
+        if line.startswith("✓ Internet"):  # everything has started; the deployment begins
+            break
+    started = _descendants(command.pid)
+    assert len(started) > 10
+
+    command.send_signal(how)
+    command.wait(timeout=60)
+
+    assert _eventually(lambda: not any(map(_is_alive, started)))
+    with lab.places.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError while a lab runs
+
+
 def _descendants(pid: int) -> set[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     found = {pid}
-    for child in map(int, children):
-        found |= _descendants(child)
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):  # each thread has its own
+        for child in map(int, children.read_text().split()):
+            found |= _descendants(child)
     return found
 
 
