@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from lab.images import mount_writable
 
 _CGROUP_PREFIX = "postern-lab-"
 _START_TIMEOUT = 30.0
@@ -79,7 +80,7 @@ class Container:
         Raises:
             ContainerError: it ended or kept silent; the text ends with the console's last lines.
         """
-        self._mount()
+        mount_writable(self._lower, self.state)
         try:
             if self._prepare is not None:
                 self._prepare(self.root)
@@ -192,21 +193,6 @@ class Container:
                 stderr=subprocess.STDOUT,
             )
         self._wait_for_systemd()
-
-    def _mount(self) -> None:
-        upper, work = self.changes, self.state / "work"
-        for directory in (upper, work):
-            if directory.exists():
-                shutil.rmtree(directory)
-            directory.mkdir(parents=True)
-        self.root.mkdir(exist_ok=True)
-        # `volatile`: nothing here has to survive a power cut, so no fsync inside, dpkg's many
-        # above all, waits for the disk.
-        options = f"lowerdir={self._lower},upperdir={upper},workdir={work},volatile"
-        subprocess.run(
-            ["mount", "-t", "overlay", f"--options={options}", "overlay", str(self.root)],
-            check=True,
-        )
 
     def _command(self) -> list[str]:
         return [

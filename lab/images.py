@@ -147,6 +147,25 @@ def root_filesystem(
     return tree
 
 
+def mount_writable(tree: Path, state: Path) -> None:
+    """Mount `tree` on `state/root`, afresh, with what changes there going to `state/upper`.
+
+    In the caller's mount namespace. `state` is created.
+    """
+    root, upper, work = state / "root", state / "upper", state / "work"
+    for directory in (upper, work):
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+    root.mkdir(exist_ok=True)
+    # `volatile`: nothing here has to survive a power cut, so no fsync inside, dpkg's and the mail
+    # servers' above all, waits for the disk.
+    options = f"lowerdir={tree},upperdir={upper},workdir={work},volatile"
+    subprocess.run(
+        ["mount", "-t", "overlay", f"--options={options}", "overlay", str(root)], check=True
+    )
+
+
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold the lock file `lock`, waiting for another holder to finish.

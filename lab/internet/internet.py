@@ -1,7 +1,6 @@
 """Everything on the lab's Internet: DNS, two receivers, the AWS APIs' TLS end, Debian's mirror."""
 
 import logging
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lab.images import mount_writable
 from lab.internet import addresses
 from lab.internet.certificates import CertificateAuthority
 from lab.internet.image import internet_image
@@ -90,7 +90,8 @@ class Internet:
             InternetError: one of them did not get ready.
             lab.images.ImageError: the image could not be built.
         """
-        self._mount_tree()
+        image = internet_image(cache=self._cache, progress=self._progress)
+        mount_writable(image, self._state)
         self._describe_servers(CertificateAuthority(self._state / "tls"))
         parts: dict[str, Callable[[], None]] = {
             "DNS": self._name_server.start,
@@ -164,20 +165,6 @@ class Internet:
                     f"{timeout:.0f} s. It may still wait in the sender's queue."
                 )
             time.sleep(_WAIT_INTERVAL)
-
-    def _mount_tree(self) -> None:
-        image = internet_image(cache=self._cache, progress=self._progress)
-        upper, work = self._state / "upper", self._state / "work"
-        for directory in (upper, work):
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
-        self._root.mkdir(exist_ok=True)
-        # `volatile`: no fsync of a mail server has to reach the disk here.
-        options = f"lowerdir={image},upperdir={upper},workdir={work},volatile"
-        subprocess.run(
-            ["mount", "-t", "overlay", f"--options={options}", "overlay", str(self._root)],
-            check=True,
-        )
 
     def _describe_servers(self, authority: CertificateAuthority) -> None:
         logs = self._state / "log"

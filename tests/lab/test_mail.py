@@ -40,37 +40,32 @@ def test_it_arrives_from_the_elastic_ip_under_the_sending_domain(lab: Lab) -> No
 
 # SPF and DKIM cover for each other in DMARC: a fault of one shows only where each is looked at.
 @pytest.mark.parametrize(
-    ("fault", "first", "second"),
+    ("fault", "seen"),
     [
         (
             "spf-without-eip",
-            {"spf": "fail", "dkim": "pass", "dmarc": "pass", "iprev": "pass"},
             {"spf": "fail", "dkim": "pass", "dmarc": "pass", "iprev": "pass"},
         ),
         (
             "dkim-missing",
             {"spf": "pass", "dkim": "fail", "dmarc": "pass", "iprev": "pass"},
-            {"spf": "pass", "dkim": "fail", "dmarc": "pass", "iprev": "pass"},
         ),
         (
             "dkim-broken",
-            {"spf": "pass", "dkim": "fail", "dmarc": "pass", "iprev": "pass"},
             {"spf": "pass", "dkim": "fail", "dmarc": "pass", "iprev": "pass"},
         ),
         (
             "ptr-missing",
             {"spf": "pass", "dkim": "pass", "dmarc": "pass", "iprev": "fail"},
-            {"spf": "pass", "dkim": "pass", "dmarc": "pass", "iprev": "fail"},
         ),
         (
             "dmarc-missing",
-            {"spf": "pass", "dkim": "pass", "dmarc": "none", "iprev": "pass"},
             {"spf": "pass", "dkim": "pass", "dmarc": "none", "iprev": "pass"},
         ),
     ],
 )
 def test_each_fault_of_the_dns_is_seen_by_both_receivers(
-    lab: Lab, fault: str, first: dict[str, str], second: dict[str, str]
+    lab: Lab, fault: str, seen: dict[str, str]
 ) -> None:
     lab.publish([fault])
     try:
@@ -78,11 +73,11 @@ def test_each_fault_of_the_dns_is_seen_by_both_receivers(
     finally:
         lab.publish()
 
-    seen = {
-        name: {check: getattr(verdict, check) for check in first}
+    said = {
+        name: {check: getattr(verdict, check) for check in seen}
         for name, verdict in verdicts.items()
     }
-    assert seen == {FIRST: first, SECOND: second}
+    assert said == {FIRST: seen, SECOND: seen}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

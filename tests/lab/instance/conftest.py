@@ -1,6 +1,5 @@
 """A lab of one booted instance: an emulated account, its network, and a stand-in Internet."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,13 +20,12 @@ from lab.instance.mirror import debian_mirror
 from lab.internet.certificates import CertificateAuthority
 from lab.network import INTERNET, Network
 from lab.network.namespace import command_in
-from lab.places import PROJECT, Places
+from lab.places import Places
 from tests.lab.namespaces import hidden_from_the_machine
 
 ZONE = "us-east-1a"
 REGION = "us-east-1"
 
-_EMULATOR_PYTHON = Path(os.environ.get("POSTERN_EMULATOR_PYTHON", ".venv-cloud/bin/python"))
 _DNS_SERVER = "198.51.100.53"
 _MIRROR = "198.51.100.81"
 
@@ -78,7 +76,7 @@ class Account:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     cloud = Cloud(
-        python=PROJECT / _EMULATOR_PYTHON,
+        python=Places().emulator_python,
         state=tmp_path_factory.mktemp("cloud"),
         cdk=Places().cdk,
         progress=print,
