@@ -107,6 +107,6 @@ def test_mail_waits_while_port_25_is_blocked_and_leaves_when_it_opens(lab: Lab) 
         lab.block_smtp(blocked=False)
     assert queued.returncode == 0
 
-    lab.run("sh", "-c", "sleep 31; sendmail -q", timeout=120)
+    lab.run("sh", "-c", "sleep 31; sendmail -qR@", timeout=120)
     (verdict,) = lab.wait_for(message_id=message_id, receivers=[FIRST])
     assert faults(verdict) == {}
