@@ -26,6 +26,10 @@ try: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packag
 rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Deploy while DNS holds another DKIM key: the host signals failure, the deployment rolls back
 	postern lab rollback
 
+.PHONY: faults
+faults: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Harm host, volume, network, receivers and AWS under a stream of mail, and account for every message
+	postern lab faults --report docs/reliability-figures.md
+
 ## Tests
 .PHONY: test
 test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Everything, the lab included (root on Debian 12 or 13)

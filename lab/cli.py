@@ -4,6 +4,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,11 @@ from rich.console import Console
 
 from lab.cloud.cloud import CloudError
 from lab.control import LabError, NotRunning
+from lab.faults.catalogue import FAULTS as HOST_FAULTS
+from lab.faults.growth import measure
+from lab.faults.report import Report
+from lab.faults.trial import BrokenPromise
+from lab.faults.trial import run as run_trial
 from lab.internet.verdict import Verdict, passes, table
 from lab.internet.zones import FAULTS
 from lab.lab import Lab
@@ -105,6 +111,47 @@ def rollback() -> None:
                 raise LabError("The deployment turned green with a key that DNS does not confirm.")
         console.print("It was refused and rolled back, as it has to be:", style="green")
         console.print(str(told), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def faults(
+    messages: Annotated[
+        int, typer.Option(min=10, help="Messages in the stream of each fault")
+    ] = 500,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only faults with this in their name")
+    ] = None,
+    queues: Annotated[
+        str, typer.Option(help="Sizes of the long queues to measure, such as 1000,5000,20000")
+    ] = "1000,5000,20000",
+    report: Annotated[
+        Path | None, typer.Option(help="Write the tables into this file too, as Markdown")
+    ] = None,
+) -> None:
+    """Every fault under a stream of mail, and the account of each message: nothing may be lost."""
+    chosen = [f for f in HOST_FAULTS if not only or any(text in f.name for text in only)]
+    sizes = [int(size) for size in queues.split(",") if size]
+    found = Report(messages=messages)
+    with _told_errors():
+        with _passing_lab() as (lab, steps):
+            _deploy(lab, steps)
+            for fault in chosen:
+                with steps.step(fault.name):
+                    try:
+                        found.results.append(
+                            run_trial(fault, lab, messages=messages, seconds=messages / 50)
+                        )
+                    except BrokenPromise as broken:
+                        found.broken[fault.name] = str(broken)
+                        steps.detail(f"BROKEN: {broken}")
+            for size in sizes:
+                with steps.step(f"a queue of {size} deferred messages"):
+                    found.growth.append(measure(lab, messages=size))
+        for table_of_faults in found.tables():
+            console.print(table_of_faults)
+        if report is not None:
+            report.write_text(found.markdown(), encoding="utf-8")
+        raise typer.Exit(1 if found.broken else 0)
 
 
 @app.command()

@@ -1,0 +1,64 @@
+"""Faults between the host and the receivers: port 25 and DNS."""
+
+from __future__ import annotations
+
+import time
+
+from lab.faults.trial import Fault, Trial
+
+_MOST_PROCESSES = 300
+"""200 sockets in use, 50 queue runners, the sessions of the clients (sendmail.mc)."""
+
+
+def _port_25_blocked(trial: Trial) -> None:
+    trial.lab.block_smtp(blocked=True)
+    try:
+        with trial.stream():
+            pass
+        expect_few_processes(trial)
+        trial.expect(trial.account().delivered == 0, "Mail arrived through a blocked port 25")
+    finally:
+        trial.lab.block_smtp(blocked=False)
+    _recover(trial)
+
+
+def _dns(fault: str) -> Fault:
+    def inflict(trial: Trial) -> None:
+        trial.lab.publish([fault])
+        try:
+            with trial.stream():
+                pass
+            expect_few_processes(trial)
+        finally:
+            trial.lab.publish()
+        _recover(trial)
+
+    return Fault(name=f"DNS {_DNS[fault]}", inflict=inflict)
+
+
+_DNS = {
+    "down": "not answering",
+    "slow": "answering after three seconds",
+    "servfail": "answering SERVFAIL",
+}
+
+
+def expect_few_processes(trial: Trial) -> None:
+    processes = int(trial.run("pgrep -c -u smmta || true"))
+    trial.expect(
+        processes <= _MOST_PROCESSES,
+        f"sendmail had {processes} processes, more than {_MOST_PROCESSES}",
+    )
+    trial.note(f"{processes} sendmail processes at the end of the stream")
+
+
+def _recover(trial: Trial) -> None:
+    trial.repaired()
+    time.sleep(31)  # a connection attempt lasts up to 30 s, and its message is not tried meanwhile
+    trial.flush()
+
+
+FAULTS = (
+    Fault(name="port 25 blocked at the NAT gateway", inflict=_port_25_blocked),
+    *map(_dns, _DNS),
+)
