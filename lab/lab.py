@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import make_msgid
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import IO, Any, Self
 
 from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
+from lab.instance.hypervisor import NO_MACHINE_TAG
 from lab.internet.verdict import Verdict
 from lab.places import PROJECT, Places
 from lab.preflight import require_a_fit_machine
@@ -38,6 +41,14 @@ _SUPERVISOR = (
 
 def _untold(_event: str) -> None:
     """Progress that nobody asked to see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueVolume:
+    """The volume that outlives its hosts; ``image`` is the file with its contents."""
+
+    volume_id: str
+    image: Path
 
 
 class Lab:
@@ -159,13 +170,9 @@ class Lab:
 
     def host_command(self, *argv: str, instance_id: str | None = None) -> list[str]:
         """The command line that runs ``argv`` as root on an instance, the only one if not named."""
-        hosts = [h for h in self._ask("hosts") if instance_id in (None, h["instance_id"])]
-        if len(hosts) != 1:
-            running = ", ".join(self.instance_ids) or "none"
-            raise LabError(f"Name one of the running instances: {running}.")
         return [
             *("nsenter", f"--target={self.supervisor}", "--mount", "--pid", "--wdns=/"),
-            *hosts[0]["enter"],
+            *self._host(instance_id)["enter"],
             *argv,
         ]
 
@@ -224,8 +231,145 @@ class Lab:
         """Block port 25 at every NAT gateway, as AWS does until asked, or open it."""
         self._ask("block_smtp", blocked=blocked)
 
+    # What can happen to a host, on purpose
+
+    def crash_host(self) -> str:
+        """End the only host at once, without shutdown, and return its instance id.
+
+        Its machine is gone when this returns, with everything that its kernel had not yet written
+        to the queue volume; the file system there is as dirty as after a power cut. (What it had
+        written stays in this machine's page cache, so that the lab's machine itself loses power is
+        not imitated.) EC2 terminates the instance, as when it fails its status check, and the Auto
+        Scaling group launches a successor, which attaches the same volume: see `wait_for_host`.
+        """
+        instance_id: str = self._host(None)["instance_id"]
+        self._ask("crash", instance_id=instance_id)
+        return instance_id
+
+    def wait_for_host(self, *, other_than: str = "", timeout: float = 300) -> str:
+        """The id of a host whose first boot is done, self-test included, once there is one.
+
+        ``other_than`` is the id of a host that does not count, most often the predecessor.
+
+        Raises:
+            LabError: its first boot failed, or none was ready after ``timeout`` seconds; the text
+                ends with the last lines of its output.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            last_lines = "No other host has booted."
+            for host in self._ask("hosts"):
+                if host["instance_id"] == other_than:
+                    continue
+                output = _text(host["user_data_log"]) or _text(host["console_log"])
+                last_lines = "\n".join(output.splitlines()[-20:])
+                if "postern: this host is ready" in output:
+                    return str(host["instance_id"])
+                if "postern: FAILED" in output:
+                    raise LabError(f"The first boot of {host['instance_id']} failed:\n{last_lines}")
+            if time.monotonic() > deadline:
+                raise LabError(f"No host was ready within {timeout:.0f} s. {last_lines}")
+            time.sleep(0.5)
+
+    @contextmanager
+    def hold_launches(self) -> Iterator[None]:
+        """Boot no machine within the context, whatever EC2 launches; what waited boots after it."""
+        self._ask("hold_launches", held=True)
+        try:
+            yield
+        finally:
+            self._ask("hold_launches", held=False)
+
+    def queue_volume(self) -> QueueVolume:
+        """The only cell's queue volume, deployed.
+
+        To change what is on it, `hold_launches`, then `crash_host` or terminate the instance, then
+        call this, which returns when nothing writes to the image any more.
+        """
+        resources = self.cloud.client("cloudformation").describe_stack_resources(
+            StackName=f"postern-{self.environment.name}-MailHosts"
+        )["StackResources"]
+        volumes = [r for r in resources if r["ResourceType"] == "AWS::EC2::Volume"]
+        if len(volumes) != 1:
+            raise LabError(f"The deployed stack has {len(volumes)} queue volumes instead of one.")
+        volume_id = volumes[0]["PhysicalResourceId"]
+        return QueueVolume(
+            volume_id=volume_id, image=Path(self._ask("volume_image", volume=volume_id))
+        )
+
+    @contextmanager
+    def queue_volume_in_use(self) -> Iterator[None]:
+        """Attach the queue volume to an instance of nobody's, as long as the context lasts.
+
+        For EC2 only: no machine boots for that instance. Waits until the volume is free: crash or
+        terminate its host before, while `hold_launches` keeps the successor away.
+        """
+        ec2 = self.cloud.client("ec2")
+        volume_id = self.queue_volume().volume_id
+        ec2.get_waiter("volume_available").wait(
+            VolumeIds=[volume_id], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+        like = ec2.describe_instances()["Reservations"][0]["Instances"][0]
+        instance_id = ec2.run_instances(
+            ImageId=like["ImageId"],
+            InstanceType=like["InstanceType"],
+            SubnetId=like["SubnetId"],
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": NO_MACHINE_TAG, "Value": ""}]}
+            ],
+        )["Instances"][0]["InstanceId"]
+        ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device="/dev/sdz")
+        try:
+            yield
+        finally:
+            ec2.detach_volume(VolumeId=volume_id)
+            ec2.terminate_instances(InstanceIds=[instance_id])
+
+    def metadata(self, *, answering: bool, refusing: bool = True) -> None:
+        """Silence the instance metadata service, or let it answer, for hosts that boot later too.
+
+        Silent, it refuses connections; with ``refusing=False`` it takes them and never answers.
+        cloud-init waits two minutes for it at a first boot, and without it finds no user data.
+        """
+        silence = "refuses" if refusing else "hangs"
+        self._ask("metadata", behaviour="answers" if answering else silence)
+
+    def aws_apis(
+        self,
+        *,
+        unanswered: Collection[str] = (),
+        refused: Collection[str] = (),
+        errors: Collection[str] = (),
+    ) -> None:
+        """Let some of AWS's APIs fail for the hosts until the next call; without names none does.
+
+        A service is named as in its host name, such as "secretsmanager". ``unanswered`` ones take
+        a request and never answer, ``refused`` ones reset every connection, ``errors`` ones answer
+        with HTTP status 503.
+        """
+        behaviours = {"hangs": unanswered, "resets": refused, "errors": errors}
+        faults = {name: how for how, names in behaviours.items() for name in names}
+        self._ask("aws_apis", faults=faults)
+
+    def _host(self, instance_id: str | None) -> Any:
+        """What the supervisor tells of a running instance, of the only one if not named."""
+        hosts = [h for h in self._ask("hosts") if instance_id in (None, h["instance_id"])]
+        if len(hosts) != 1:
+            running = ", ".join(self.instance_ids) or "none"
+            raise LabError(f"Name one of the running instances: {running}.")
+        return hosts[0]
+
     def _ask(self, operation: str, **arguments: Any) -> Any:
         return ask(self.places.control_socket, operation, **arguments)
+
+
+def _text(path: str) -> str:
+    """The contents of a log; empty while it is not there."""
+    with suppress(FileNotFoundError):
+        return Path(path).read_text(errors="replace")
+    return ""
 
 
 def _follow_the_start(lines: IO[str], steps: Steps, places: Places) -> None:

@@ -155,6 +155,11 @@ class Services:
             "block_smtp": self._block_smtp,
             "verdicts": lambda: [v.to_json() for v in self._internet.verdicts()],
             "wait_for": self._wait_for,
+            "crash": lambda instance_id: self._hypervisor.crash(instance_id),
+            "hold_launches": lambda held: self._hypervisor.hold_launches(held=held),
+            "volume_image": lambda volume: str(self._hypervisor.volume_image(volume)),
+            "aws_apis": lambda faults: self._internet.aws_apis(faults),
+            "metadata": lambda behaviour: self._hypervisor.metadata(behaviour),
         }
 
     def _hosts(self) -> list[dict[str, Any]]:

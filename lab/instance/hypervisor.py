@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from lab.container import Container
 from lab.instance.image import prepare_instance
-from lab.instance.imds import InstanceData, InstanceMetadata
+from lab.instance.imds import Behaviour, InstanceData, InstanceMetadata
 from lab.instance.volumes import Volumes
 from lab.network import Network, nat_namespace
 from lab.network.namespace import listening_socket
@@ -27,6 +27,9 @@ from lab.network.vpc_services import Interface, private_name
 
 _POLL_SECONDS = 0.3
 _ALIVE = frozenset({"pending", "running"})
+
+NO_MACHINE_TAG = "postern:lab-no-machine"
+"""An instance with this tag is one for the API only: no machine is booted for it."""
 
 Description: TypeAlias = dict[str, Any]
 """One item of an EC2 Describe answer, as boto3 gives it."""
@@ -96,6 +99,9 @@ class Hypervisor:
         """What went wrong, a line each; nobody else would tell before CloudFormation gives up."""
         self._subnets: dict[str, tuple[Description, Description]] = {}
         self._volumes = Volumes(state / "volumes")
+        self._changing = threading.RLock()  # machines, by the loop below or by a fault on purpose
+        self._launches_held = False
+        self._metadata: Behaviour = "answers"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="hypervisor", daemon=True)
 
@@ -116,12 +122,62 @@ class Hypervisor:
         for host in list(self._hosts.values()):
             self._end(host, Container.kill)
 
+    def crash(self, instance_id: str) -> None:
+        """End a machine at once, without shutdown, as when its hardware fails.
+
+        Nothing more of what it had in memory reaches its volumes (`Volumes.lose_power`). EC2 then
+        terminates the instance, as an Auto Scaling group does with one that fails its status check,
+        and the group launches a successor. Returns when nothing has the volumes any more.
+
+        Raises:
+            KeyError: no machine of that instance runs.
+        """
+        with self._changing:
+            host = self._hosts[instance_id]
+            volumes = [
+                v for v, instance in self._volumes.attached.items() if instance == instance_id
+            ]
+            self._report(f"instance {instance_id} crashes")
+            self._volumes.lose_power(instance_id)
+            self._end(host, Container.kill)
+        self._ec2.terminate_instances(InstanceIds=[instance_id])
+        for volume in volumes:
+            self._volumes.wait_until_released(volume)
+
+    def hold_launches(self, *, held: bool) -> None:
+        """Boot no machine while `held`, whatever EC2 says; those that waited boot afterwards."""
+        with self._changing:
+            self._launches_held = held
+
+    def metadata(self, behaviour: Behaviour) -> None:
+        """How the instance metadata service behaves for every machine from here on, old and new."""
+        with self._changing:
+            self._metadata = behaviour
+            for host in self._hosts.values():
+                host.metadata.behave(behaviour)
+
+    def volume_image(self, volume: str) -> Path:
+        """The file with the contents of `volume`.
+
+        While no machine has the volume, it is anyone's to read and to write.
+
+        Raises:
+            VolumeError: no machine has it, and yet something writes to it.
+        """
+        if volume not in self._volumes.attached:
+            self._volumes.wait_until_released(volume)
+        return self._volumes.image(volume)
+
     def step(self) -> None:
         """Bring machines, volumes and NAT gateways to what the account says now.
 
         The order matters: a machine is gone before its successor boots and before its volume goes
         to another.
         """
+        with self._changing:
+            self._step()
+
+    def _step(self) -> None:
         instances = self._describe_instances()
         for host in list(self._hosts.values()):
             if host.instance_id not in instances:
@@ -133,7 +189,7 @@ class Hypervisor:
                 host.container.reboot()
         self._connect_nat_gateways()
         for instance_id, instance in instances.items():
-            if instance_id not in self._hosts and instance_id not in self._booted:
+            if not self._launches_held and instance_id not in self._booted:
                 self._boot(instance)
         self._attach_volumes(instances)
 
@@ -159,6 +215,7 @@ class Hypervisor:
             for reservation in reservations
             for instance in reservation["Instances"]
             if instance["State"]["Name"] in _ALIVE
+            and not any(tag["Key"] == NO_MACHINE_TAG for tag in instance.get("Tags", []))
         }
 
     def _connect_nat_gateways(self) -> None:
@@ -199,12 +256,14 @@ class Hypervisor:
             ),
             metadata=InstanceMetadata(
                 instance=data,
-                listener=listening_socket(nat_namespace(data.zone), str(INSTANCE_METADATA), 80),
+                listen=partial(
+                    listening_socket, nat_namespace(data.zone), str(INSTANCE_METADATA), 80
+                ),
                 log=state / "imds.log",
             ),
         )
         self._report(f"instance {data.instance_id} boots at {data.address} in {data.zone}")
-        host.metadata.start()
+        host.metadata.behave(self._metadata)
         try:
             host.container.start()
         except BaseException:

@@ -13,15 +13,18 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 Tree: TypeAlias = Mapping[str, "Tree | str | bytes"]
+
+Behaviour: TypeAlias = Literal["answers", "refuses", "hangs"]
+"""Of the service: it answers, it refuses connections, or it takes them and never says a word."""
 
 _TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - the header's name
 _TTL_HEADER = f"{_TOKEN_HEADER}-ttl-seconds"
@@ -154,28 +157,52 @@ def look_up(tree: Tree, path: str) -> bytes | None:
 
 
 class InstanceMetadata:
-    """Serves one instance's metadata from a listening socket, until stopped."""
+    """Serves one instance's metadata, when it is told to."""
 
-    def __init__(self, *, instance: InstanceData, listener: socket.socket, log: Path) -> None:
-        """`listener` must be listening and becomes this object's; `log` gets a line a request."""
-        self._server = _Server(listener, instance, log)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.1},
-            name=f"imds-{instance.instance_id}",
-            daemon=True,
-        )
+    def __init__(
+        self, *, instance: InstanceData, listen: Callable[[], socket.socket], log: Path
+    ) -> None:
+        """`listen` makes the listening socket, again after a silence; `log` gets a line a request.
+
+        Nothing listens yet.
+        """
+        self._instance = instance
+        self._listen = listen
+        self._log = log
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Answer requests, on a thread of its own."""
-        self._thread.start()
+        """Answer requests, on a thread of its own; after `stop` as well."""
+        self.behave("answers")
 
     def stop(self) -> None:
         """Go silent, as when the service is unreachable: connections are refused from here on."""
-        if self._thread.is_alive():
+        self.behave("refuses")
+
+    def behave(self, how: Behaviour) -> None:
+        """Change over to `how`; a token that was given out before a refusal is unknown after it."""
+        if self._server is not None and self._thread is not None:
+            self._server.silent = True
             self._server.shutdown()
             self._thread.join()
-        self._server.server_close()
+            self._thread = None
+        if how == "refuses":
+            if self._server is not None:
+                self._server.server_close()
+                self._server = None
+            return
+        if self._server is None:
+            self._server = _Server(self._listen(), self._instance, self._log)
+        if how == "answers":
+            self._server.silent = False
+            self._thread = threading.Thread(
+                target=self._server.serve_forever,
+                kwargs={"poll_interval": 0.1},
+                name=f"imds-{self._instance.instance_id}",
+                daemon=True,
+            )
+            self._thread.start()
 
 
 class _Server(ThreadingHTTPServer):
@@ -187,6 +214,7 @@ class _Server(ThreadingHTTPServer):
         self.socket = listener
         self.instance = instance
         self.log = log
+        self.silent = False
         self._expiry_of_tokens: dict[str, float] = {}
 
     def issue_token(self, ttl: int) -> str:
@@ -231,6 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(
         self, status: HTTPStatus, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
+        if self.server.silent:  # it came over a connection that was open before
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)

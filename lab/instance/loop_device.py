@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,6 +57,16 @@ class LoopDevice:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def devices_of(image: Path) -> list[Path]:
+    """The loop devices that `image` is behind, anyone's; one lives on while its last mount does."""
+    found = []
+    for backing_file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(FileNotFoundError):  # cleared since it was listed
+            if backing_file.read_text().rstrip("\n") == str(image):
+                found.append(Path("/dev") / backing_file.parts[3])
+    return found
 
 
 def _configure(image: Path) -> tuple[Path, int]:

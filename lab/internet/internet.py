@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lab.images import mount_writable
 from lab.internet import addresses
+from lab.internet.aws_front import write_faults
 from lab.internet.certificates import CertificateAuthority
 from lab.internet.image import internet_image
 from lab.internet.name_server import NameServer, read_cloud
@@ -75,6 +76,7 @@ class Internet:
         self._mirror_hosts = mirror_hosts
         self._progress = progress
         self._root = state / "root"
+        self._aws_faults = state / "aws-faults.json"
         self._stopping = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="dns", daemon=True)
 
@@ -127,6 +129,13 @@ class Internet:
         `faults` are names from `zones.FAULTS`. Returns when the name server answers so.
         """
         self._name_server.publish(faults)
+
+    def aws_apis(self, faults: Mapping[str, str]) -> None:
+        """Let the APIs of some services fail until the next call: service to a word of `FAULTS`.
+
+        `lab.internet.aws_front` says what each word means.
+        """
+        write_faults(self._aws_faults, faults)
 
     def verdicts(self) -> list[Verdict]:
         """What both receivers say about every message so far."""
@@ -200,6 +209,7 @@ class Internet:
                 sys.executable,
                 *("-m", "lab.internet.aws_front", INTERNET, addresses.AWS_FRONT, "443"),
                 *(str(urlsplit(self._endpoint).port), str(aws.certificate), str(aws.key)),
+                str(self._aws_faults),
             ],
             namespace=INTERNET,
             log=logs / "aws-front.log",

@@ -1,5 +1,7 @@
 """A deployment is green only when the host that it brought says that it works."""
 
+from pathlib import Path
+
 import pytest
 
 from lab.lab import Lab
@@ -44,5 +46,8 @@ def test_the_private_key_reaches_the_host_and_nothing_else(lab: Lab) -> None:
     # It is where OpenDKIM alone reads it, which shows that the search above can find it.
     in_memory = lab.run("grep", "-rlF", a_line_of_the_key, "/run")
     assert in_memory.stdout.strip() != ""
-    owner = lab.run("stat", "--format=%U %a", *in_memory.stdout.split())
-    assert owner.stdout.strip() in ("opendkim 400", "opendkim 600")
+    file = in_memory.stdout.strip()
+    owners = lab.run("stat", "--format=%U:%G %a", file, str(Path(file).parent))
+    assert owners.stdout.splitlines() == ["opendkim:opendkim 600", "opendkim:opendkim 700"]
+    kind = lab.run("stat", "--file-system", "--format=%T", file)
+    assert kind.stdout.strip() == "tmpfs"

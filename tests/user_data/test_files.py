@@ -131,9 +131,22 @@ def test_the_dkim_key_is_written_to_a_tmpfs_where_its_signer_reads_it(
     fetch = files["/etc/systemd/system/dkim-key.service"]
 
     assert "KeyFile                 /run/dkim-key/private.pem" in files["/etc/opendkim.conf"]
-    for word in ("RuntimeDirectory=dkim-key", "User=opendkim", "UMask=0077", "LimitCORE=0"):
+    for word in ("RuntimeDirectory=dkim-key", "UMask=0077", "LimitCORE=0"):
         assert word in fetch
+    assert "chown --recursive opendkim: /run/dkim-key\n" in fetch
     assert "User=opendkim" in files["/etc/systemd/system/opendkim.service"]
+
+
+def test_who_fetches_the_dkim_key_has_roots_name_and_none_of_its_powers_but_to_hand_it_over(
+    files: dict[str, str],
+) -> None:
+    fetch = files["/etc/systemd/system/dkim-key.service"].splitlines()
+
+    # The metadata service gives the role's credentials to root only.
+    assert not [line for line in fetch if line.startswith(("User=", "Group=", "AmbientCap"))]
+    assert "CapabilityBoundingSet=CAP_CHOWN" in fetch
+    for word in ("NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes"):
+        assert word in fetch
 
 
 def test_debian_packages_are_named_once(files: dict[str, str]) -> None:

@@ -83,9 +83,13 @@ class Client:
         self.log = log
 
     def request(
-        self, method: str, path: str, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        timeout: float = 5,
     ) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         body = response.read().decode()
@@ -94,21 +98,27 @@ class Client:
 
 
 @pytest.fixture
-def listener() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number: int = listener.getsockname()[1]
+        return number
 
 
 @pytest.fixture
-def service(listener: socket.socket, tmp_path: Path) -> Iterator[InstanceMetadata]:
-    service = InstanceMetadata(instance=INSTANCE, listener=listener, log=tmp_path / "imds.log")
+def service(port: int, tmp_path: Path) -> Iterator[InstanceMetadata]:
+    service = InstanceMetadata(
+        instance=INSTANCE,
+        listen=lambda: socket.create_server(("127.0.0.1", port)),
+        log=tmp_path / "imds.log",
+    )
     service.start()
     yield service
     service.stop()
 
 
 @pytest.fixture
-def client(service: InstanceMetadata, listener: socket.socket, tmp_path: Path) -> Client:  # noqa: ARG001 - runs
-    return Client(listener.getsockname()[1], tmp_path / "imds.log")
+def client(service: InstanceMetadata, port: int, tmp_path: Path) -> Client:  # noqa: ARG001 - runs
+    return Client(port, tmp_path / "imds.log")
 
 
 def test_without_a_token_nothing_is_told(client: Client) -> None:
@@ -148,7 +158,36 @@ def test_every_request_is_in_the_log(client: Client) -> None:
     assert '"GET /latest/meta-data/ HTTP/1.1" 401' in client.log.read_text()
 
 
-def test_a_stopped_service_refuses_connections(client: Client, service: InstanceMetadata) -> None:
+def test_a_stopped_service_refuses_connections_and_can_be_started_again(
+    client: Client, service: InstanceMetadata
+) -> None:
     service.stop()
     with pytest.raises(ConnectionRefusedError):
         client.request("GET", "/latest/meta-data/")
+
+    service.start()
+    assert client.request("PUT", TOKEN_PATH, {TTL: "60"})[0] == 200
+
+
+def test_a_hanging_service_takes_connections_and_says_nothing(
+    client: Client, service: InstanceMetadata
+) -> None:
+    service.behave("hangs")
+    with pytest.raises(TimeoutError):
+        client.request("GET", "/latest/meta-data/", timeout=0.3)
+
+    service.start()
+    assert client.request("PUT", TOKEN_PATH, {TTL: "60"})[0] == 200
+
+
+def test_an_open_connection_is_no_way_around_the_silence(
+    service: InstanceMetadata, port: int
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("PUT", TOKEN_PATH, headers={TTL: "60"})
+    assert connection.getresponse().read()
+
+    service.behave("hangs")
+    connection.request("PUT", TOKEN_PATH, headers={TTL: "60"})
+    with pytest.raises(http.client.RemoteDisconnected):
+        connection.getresponse()
