@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import make_msgid
@@ -23,6 +23,8 @@ from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
 from lab.instance.hypervisor import NO_MACHINE_TAG
 from lab.internet.verdict import Verdict
+from lab.network.namespace import DIRECTORY as NAMESPACES
+from lab.network.namespace import entered
 from lab.places import PROJECT, Places
 from lab.preflight import require_a_fit_machine
 from lab.steps import Steps
@@ -193,6 +195,14 @@ class Lab:
             finished.stderr.decode(errors="replace"),
         )
 
+    def inside(self, namespace: str) -> AbstractContextManager[None]:
+        """Where the calling thread, and it alone, is in one of the lab's network namespaces.
+
+        Their names: `lab.network.INTERNET`, `nat_namespace`, `host_namespace`.
+        """
+        root = Path(f"/proc/{self.supervisor}/root")
+        return entered(namespace, directory=root / NAMESPACES.relative_to("/"))
+
     def submit(self, message: bytes, *, sender: str | None = None) -> None:
         """Hand a message to ``sendmail -t`` on the instance; raises LabError when it refuses."""
         options = () if sender is None else ("-f", sender)
@@ -222,6 +232,10 @@ class Lab:
         named = {} if receivers is None else {"receivers": list(receivers)}
         answers = self._ask("wait_for", timeout=timeout, **named, **message)
         return [Verdict.from_json(answer) for answer in answers]
+
+    def verdicts(self) -> list[Verdict]:
+        """What the receivers got since the lab's start, each one's oldest first."""
+        return [Verdict.from_json(answer) for answer in self._ask("verdicts")]
 
     def publish(self, faults: Collection[str] = ()) -> None:
         """Serve the deployed DNS records with these faults (`lab.internet.zones.FAULTS`)."""

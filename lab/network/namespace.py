@@ -16,13 +16,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def entered(name: str) -> Iterator[None]:
-    """Move the calling thread into the network namespace `name`, and back.
+def entered(name: str, *, directory: Path = DIRECTORY) -> Iterator[None]:
+    """Move the calling thread into the network namespace `name` of `directory`, and back.
 
     A socket stays in the namespace it was opened in, so one process can listen in one namespace
     and connect from another. Other threads are not moved. (`os.setns` is Python 3.12's.)
     """
-    with Path("/proc/thread-self/ns/net").open() as home, (DIRECTORY / name).open() as target:
+    with Path("/proc/thread-self/ns/net").open() as home, (directory / name).open() as target:
         _set_namespace(target.fileno())
         try:
             yield
