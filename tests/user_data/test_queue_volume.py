@@ -116,6 +116,20 @@ def test_a_volume_with_anything_else_on_it_is_never_written_to(volume: Path, wha
     assert volume.read_bytes() == contents
 
 
+def test_our_own_volume_whose_superblock_is_lost_is_not_taken_for_a_blank_one(
+    volume: Path,
+) -> None:
+    prepare(volume)
+    contents = bytes(65536) + volume.read_bytes()[65536:]
+    volume.write_bytes(contents)
+    assert run(f"blkid --probe {volume}").stdout == ""
+
+    refused = prepare(volume)
+
+    assert refused.stderr == "queue-volume-unknown-contents\n"
+    assert volume.read_bytes() == contents
+
+
 def attach(aws_says: str) -> subprocess.CompletedProcess[str]:
     """Attach a volume that never becomes ours; time passes as fast as it is asked for."""
     return run(
