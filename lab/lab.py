@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
 from lab.instance.hypervisor import NO_MACHINE_TAG
+from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
 from lab.network.namespace import DIRECTORY as NAMESPACES
 from lab.network.namespace import entered
@@ -244,6 +245,13 @@ class Lab:
     def block_smtp(self, *, blocked: bool) -> None:
         """Block port 25 at every NAT gateway, as AWS does until asked, or open it."""
         self._ask("block_smtp", blocked=blocked)
+
+    def sinkhole(self, behaviour: str, **settings: float) -> None:
+        """Let the sinkhole behave so from now on; ``settings`` are the other fields of its Orders.
+
+        See `lab.internet.receivers.sinkhole` for both, and for what it records.
+        """
+        self._ask("sinkhole", behaviour=Behaviour(behaviour), **settings)
 
     # What can happen to a host, on purpose
 

@@ -32,6 +32,7 @@ from lab.instance.hypervisor import Hypervisor
 from lab.instance.image import instance_image, mirror_hosts
 from lab.instance.mirror import MirrorError, debian_mirror
 from lab.internet.internet import Internet
+from lab.internet.receivers.sinkhole import Behaviour, Orders
 from lab.internet.service import InternetError
 from lab.network import Network, NetworkError
 from lab.network.namespace import DIRECTORY as NETWORK_NAMESPACES
@@ -115,7 +116,7 @@ class Services:
         with step("Network: Internet, NAT gateway, private subnet"):
             self._network = Network(state=places.state / "network", region=environment.region)
             self._network.up(environment.availability_zones)
-        with step("Internet: DNS, two receivers, AWS's TLS end, Debian mirror"):
+        with step("Internet: DNS, three receivers, AWS's TLS end, Debian mirror"):
             self._internet = Internet(
                 endpoint=endpoint,
                 client=self._cloud.client,
@@ -153,6 +154,7 @@ class Services:
             "problems": lambda: self._hypervisor.problems,
             "publish": self._publish,
             "block_smtp": self._block_smtp,
+            "sinkhole": self._sinkhole,
             "verdicts": lambda: [v.to_json() for v in self._internet.verdicts()],
             "wait_for": self._wait_for,
             "crash": lambda instance_id: self._hypervisor.crash(instance_id),
@@ -180,6 +182,9 @@ class Services:
 
     def _block_smtp(self, blocked: bool) -> None:
         self._network.block_smtp(blocked=blocked)
+
+    def _sinkhole(self, behaviour: str, **settings: Any) -> None:
+        self._internet.sinkhole.obey(Orders(behaviour=Behaviour(behaviour), **settings))
 
     def _wait_for(self, **arguments: Any) -> list[str]:
         return [verdict.to_json() for verdict in self._internet.wait_for(**arguments)]

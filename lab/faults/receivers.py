@@ -73,7 +73,7 @@ def _final(behaviour: str) -> Fault:
 
 
 def _greylisting(trial: Trial) -> None:
-    trial.lab.sinkhole("greylist", seconds=5)
+    trial.lab.sinkhole("greylist", greylist_seconds=5)
     with trial.stream():
         pass
     trial.expect(trial.account().delivered == 0, "The first attempt was not deferred")

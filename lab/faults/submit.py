@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 MESSAGE = """\
 From: Stream <{sender}>\r
@@ -41,7 +42,7 @@ def main() -> None:
         session.join()
 
 
-def pace(numbers: "queue.Queue[int]", settings: dict) -> None:
+def pace(numbers: "queue.Queue[int]", settings: dict[str, Any]) -> None:
     """Offer the messages evenly over the wanted time, then as many ends as there are sessions."""
     began, total = time.monotonic(), len(settings["numbers"])
     for position, number in enumerate(settings["numbers"]):
@@ -52,7 +53,7 @@ def pace(numbers: "queue.Queue[int]", settings: dict) -> None:
         numbers.put(-1)
 
 
-def submit(numbers: "queue.Queue[int]", settings: dict) -> None:
+def submit(numbers: "queue.Queue[int]", settings: dict[str, Any]) -> None:
     session = Session()
     while (number := numbers.get()) >= 0:
         message_id = settings["message_id"].format(run=settings["run"], number=number)
@@ -99,9 +100,10 @@ class Session:
             return "unanswered *" if in_flight else f"refused * {error}"
         return "" if code == 250 else self.refused(code, reply)
 
-    def refused(self, code: int, reply: bytes) -> str:
+    def refused(self, code: int, reply: bytes | str) -> str:
         self.close()
-        return f"refused * {code} {reply.decode(errors='replace')}".replace("\n", " ")
+        words = reply if isinstance(reply, str) else reply.decode(errors="replace")
+        return f"refused * {code} {words}".replace("\n", " ")
 
     def close(self) -> None:
         if self.smtp is not None:

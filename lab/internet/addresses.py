@@ -8,12 +8,15 @@ from ipaddress import IPv4Network
 
 FIRST_RECEIVER = "198.51.100.25"
 SECOND_RECEIVER = "198.51.100.26"
+SINKHOLE = "198.51.100.27"
 NAME_SERVER = "198.51.100.53"
 AWS_FRONT = "198.51.100.80"
 DEBIAN_MIRROR = "198.51.100.81"
 
 FIRST_RECEIVER_NAME = "mx.example.net"
 SECOND_RECEIVER_NAME = "mx.example.org"
+SINKHOLE_DOMAIN = "sinkhole.example"
+SINKHOLE_NAME = f"mx.{SINKHOLE_DOMAIN}"
 
 ELASTIC_IPS = IPv4Network("203.0.113.0/24")
 """Where the emulator allocates Elastic IPs."""

@@ -42,12 +42,12 @@ class CertificateAuthority:
             .public_bytes(serialization.Encoding.PEM)
         )
 
-    def issue(self, *names: str) -> Certificate:
+    def issue(self, *names: str, expired: bool = False) -> Certificate:
         """A certificate for the DNS `names`, filed under the first (`*` written as `_`)."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = (
-            _builder(subject, self._name, key.public_key(), self._key.public_key())
+            _builder(subject, self._name, key.public_key(), self._key.public_key(), expired=expired)
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
             )
@@ -56,7 +56,7 @@ class CertificateAuthority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        file = self._directory / names[0].replace("*", "_")
+        file = self._directory / (names[0].replace("*", "_") + (".expired" if expired else ""))
         issued = Certificate(
             certificate=file.with_name(f"{file.name}.crt"), key=file.with_name(f"{file.name}.key")
         )
@@ -77,8 +77,12 @@ def _builder(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
+    *,
+    expired: bool = False,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    if expired:
+        now -= _VALID_FOR + _VALID_BEFORE
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

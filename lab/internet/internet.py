@@ -21,6 +21,7 @@ from lab.internet.image import internet_image
 from lab.internet.name_server import NameServer, read_cloud
 from lab.internet.receivers.first import FirstReceiver
 from lab.internet.receivers.second import SecondReceiver
+from lab.internet.receivers.sinkhole import Sinkhole
 from lab.internet.service import InternetError, Service, stop_together
 from lab.internet.verdict import Verdict
 from lab.internet.zones import CloudRecords
@@ -99,6 +100,7 @@ class Internet:
             "DNS": self._name_server.start,
             self.first.name: self.first.start,
             self.second.name: self.second.start,
+            self.sinkhole.name: self.sinkhole.start,
             "AWS APIs": lambda: _start(self._aws_front),
             "Debian mirror": lambda: _start(self._mirror_server),
         }
@@ -119,7 +121,14 @@ class Internet:
         if self._follower.is_alive():
             self._follower.join()
         stop_together(
-            (self.second, self.first, self._aws_front, self._mirror_server, self._name_server)
+            (
+                self.second,
+                self.first,
+                self.sinkhole,
+                self._aws_front,
+                self._mirror_server,
+                self._name_server,
+            )
         )
         subprocess.run(["umount", "--lazy", str(self._root)], check=True)
 
@@ -198,6 +207,14 @@ class Internet:
             certificate=authority.issue(addresses.SECOND_RECEIVER_NAME),
             received=self._received / addresses.SECOND_RECEIVER_NAME,
             logs=logs,
+        )
+        self.sinkhole = Sinkhole(
+            namespace=INTERNET,
+            certificate=authority.issue(addresses.SINKHOLE_NAME),
+            expired_certificate=authority.issue(addresses.SINKHOLE_NAME, expired=True),
+            received=self._received / addresses.SINKHOLE_NAME,
+            state=self._state,
+            log=logs / "sinkhole.log",
         )
         # A certificate's wildcard stands for one label, so S3's bucket names need their own.
         aws = authority.issue(

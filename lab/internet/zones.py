@@ -123,11 +123,17 @@ def zone_files(
         "example.org.": _receiver_zone(
             "example.org", addresses.SECOND_RECEIVER_NAME, addresses.SECOND_RECEIVER
         ),
+        # Any number of recipient domains, at any depth.
+        f"{addresses.SINKHOLE_DOMAIN}.": [
+            *_receiver_zone(addresses.SINKHOLE_DOMAIN, addresses.SINKHOLE_NAME, addresses.SINKHOLE),
+            f"*.{addresses.SINKHOLE_DOMAIN}. 60 IN MX 10 {addresses.SINKHOLE_NAME}.",
+        ],
         "100.51.198.in-addr.arpa.": [
             f"{dns.reversename.from_address(ip)} 60 IN PTR {name}."
             for ip, name in (
                 (addresses.FIRST_RECEIVER, addresses.FIRST_RECEIVER_NAME),
                 (addresses.SECOND_RECEIVER, addresses.SECOND_RECEIVER_NAME),
+                (addresses.SINKHOLE, addresses.SINKHOLE_NAME),
             )
         ],
         # One wildcard answers for ec2.REGION and BUCKET.s3.REGION alike. A second one for
