@@ -48,23 +48,32 @@ def _crash_loop(trial: Trial) -> None:
         trial.repaired()
 
 
-def _process_table_near_full(trial: Trial) -> None:
-    with trial.stream() as stream:
-        stream.wait_until(share=0.2)
-        # RLIMIT_NPROC counts the processes of sendmail's user, and children inherit it.
-        trial.run(
-            "daemon=$(systemctl show --property=MainPID --value sendmail);"
-            'prlimit --pid="$daemon" --nproc=$(($(pgrep -c -u smmta) + 3))'
-        )
-        time.sleep(10)
-        failures = int(trial.run("grep -c 'cannot fork\\|: fork ' /var/log/mail.log || true"))
-        trial.expect(failures, "sendmail never ran out of processes: the fault did not happen")
-        trial.note(f"sendmail could not fork {failures} times")
-        trial.run(
-            "daemon=$(systemctl show --property=MainPID --value sendmail);"
-            'prlimit --pid="$daemon" --nproc=unlimited'
-        )
-        trial.repaired()
+def _no_process_left(trial: Trial) -> None:
+    """Deliveries that get no answer take every process that sendmail's user may have."""
+    trial.lab.sinkhole("unanswered")
+    _limit_processes(trial, 40)
+    try:
+        with trial.stream() as stream:
+            stream.wait_until(share=0.5)
+            time.sleep(5)
+            failures = int(trial.run("grep -c 'cannot fork\\|: fork ' /var/log/mail.log || true"))
+            trial.expect(failures, "sendmail never ran out of processes: the fault did not happen")
+            trial.note(f"sendmail could not fork {failures} times")
+            trial.lab.sinkhole("accept")
+            _limit_processes(trial, None)
+            trial.repaired()
+    finally:
+        _limit_processes(trial, None)
+
+
+def _limit_processes(trial: Trial, limit: int | None) -> None:
+    drop_in = "/run/systemd/system/sendmail.service.d/processes.conf"
+    change = (
+        f"rm -f {drop_in}"
+        if limit is None
+        else f"mkdir -p ${{f%/*}}; echo -e '[Service]\\nLimitNPROC={limit}' >$f"
+    )
+    trial.run(f"f={drop_in}; {change}; systemctl daemon-reload; systemctl restart sendmail")
 
 
 def _clock_wrong(trial: Trial) -> None:
@@ -86,6 +95,6 @@ FAULTS = (
     Fault(name="sendmail killed five times in mid-delivery", inflict=_sendmail_killed),
     Fault(name="OpenDKIM killed and kept down", inflict=_opendkim_down),
     Fault(name="sendmail and OpenDKIM crash-looping", inflict=_crash_loop),
-    Fault(name="no process left to fork", inflict=_process_table_near_full),
+    Fault(name="no process left to fork", inflict=_no_process_left),
     Fault(name="the clock an hour ahead, then right again", inflict=_clock_wrong),
 )

@@ -30,10 +30,14 @@ _MESSAGE_ID = re.compile(rb"^message-id:\s*(<[^>\r\n]*>)", re.I | re.M)
 
 
 class _Records:
-    """Appends each final answer to a file, and verifies signatures beside the event loop."""
+    """Appends each final answer to a file, and verifies signatures beside the event loop.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file.open("a", buffering=1)
+    A message whose signature is not valid is kept.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = (directory / "transactions.jsonl").open("a", buffering=1)
         self._keys: dict[bytes, tuple[float, bytes]] = {}
         self._verifiers = ThreadPoolExecutor(max_workers=1)
         self._messages = 0
@@ -44,8 +48,10 @@ class _Records:
         if self._messages % every:
             return ""
         loop = asyncio.get_running_loop()
-        valid = await loop.run_in_executor(self._verifiers, self._is_valid, message)
-        return "pass" if valid else "fail"
+        if await loop.run_in_executor(self._verifiers, self._is_valid, message):
+            return "pass"
+        (self._directory / f"invalid-{self._messages:05}.eml").write_bytes(message)
+        return "fail"
 
     def add(self, transaction: Transaction) -> None:
         self._file.write(json.dumps(asdict(transaction)) + "\n")
@@ -73,7 +79,7 @@ class _Sinkhole:
         self.orders = Orders()
         self.changed = asyncio.Condition()
         self._arguments = arguments
-        self._records = _Records(arguments.directory / "transactions.jsonl")
+        self._records = _Records(arguments.directory)
         self._first_attempts: dict[tuple[str, str], float] = {}
         self._tls = _tls_context(arguments.certificate, arguments.key)
         self._expired_tls = _tls_context(arguments.expired_certificate, arguments.expired_key)
