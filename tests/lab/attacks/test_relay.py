@@ -64,11 +64,11 @@ REFUSED = (
     "@example.net",
     "victim@.example.net",
     # program, file, list
-    "|/bin/touch /tmp/attacked",
-    '"|/bin/touch /tmp/attacked"',
-    f'"|/bin/touch /tmp/attacked"@{DOMAIN}',
-    "/tmp/attacked",
-    f'"/tmp/attacked"@{DOMAIN}',
+    "|/bin/touch /var/lib/sendmail/attacked",
+    '"|/bin/touch /var/lib/sendmail/attacked"',
+    f'"|/bin/touch /var/lib/sendmail/attacked"@{DOMAIN}',
+    "/var/lib/sendmail/attacked",
+    f'"/var/lib/sendmail/attacked"@{DOMAIN}',
     ":include:/etc/passwd",
     f'":include:/etc/passwd"@{DOMAIN}',
 )
@@ -85,7 +85,7 @@ DELIVERED = {
     f"victim@{DOMAIN}.": "postmaster@example.net",
     "victim@localhost": "postmaster@example.net",
     "\\victim": "postmaster@example.net",
-    "root+/tmp/attacked": "postmaster@example.net",
+    "root+/var/lib/sendmail/attacked": "postmaster@example.net",
     "victim/example.net": "postmaster@example.net",
     "MAILER-DAEMON": "postmaster@example.net",
 }
@@ -152,7 +152,7 @@ def test_a_recipient_in_a_domain_that_nobody_has_gets_nothing(
 
 def test_no_recipient_ran_a_program_or_wrote_a_file(lab: Lab, fates: dict[str, Fate]) -> None:
     assert fates
-    assert lab.run("find", "/tmp", "/var/tmp", "-name", "attacked*").stdout == ""  # noqa: S108
+    assert lab.run("find", "/var/lib/sendmail", "-name", "attacked*").stdout == ""
 
 
 def test_every_refused_recipient_is_a_line_in_the_log(lab: Lab, mail_log: MailLog) -> None:
