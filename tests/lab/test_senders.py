@@ -65,7 +65,8 @@ def test_a_from_field_that_is_not_one_address_of_ours_is_refused(lab: Lab, field
     )
 
 
-# Not what DMARC looks at, but what readers show: "x@bank.example on behalf of ..." (RFC 5322 section
+# Not what DMARC looks at, but what readers show: "x@bank.example on behalf of ..." (RFC 5322
+# section
 # 3.6.2). Nothing on this host sends or resends for anybody else.
 @pytest.mark.parametrize("name", ["Sender", "Resent-From", "Resent-Sender"])
 @pytest.mark.parametrize(
