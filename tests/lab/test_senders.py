@@ -66,8 +66,7 @@ def test_a_from_field_that_is_not_one_address_of_ours_is_refused(lab: Lab, field
 
 
 # Not what DMARC looks at, but what readers show: "x@bank.example on behalf of ..." (RFC 5322
-# section
-# 3.6.2). Nothing on this host sends or resends for anybody else.
+# section 3.6.2). Nothing on this host sends or resends for anybody else.
 @pytest.mark.parametrize("name", ["Sender", "Resent-From", "Resent-Sender"])
 @pytest.mark.parametrize(
     "value",

@@ -41,7 +41,12 @@ def fields(verdict: Verdict) -> Sequence[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [f"App\nBcc: {STRANGER}", f"App\r\nBcc: {STRANGER}", f'App" <{STRANGER}>, "', "App\r\n\r\nBody"],
+    [
+        f"App\nBcc: {STRANGER}",
+        f"App\r\nBcc: {STRANGER}",
+        f'App" <{STRANGER}>, "',
+        "App\r\n\r\nBody",
+    ],
     ids=repr,
 )
 def test_a_full_name_adds_no_field_and_no_recipient(lab: Lab, name: str) -> None:
@@ -110,7 +115,11 @@ def test_no_second_from_is_hidden_in_the_header(lab: Lab, extra: str) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    ["no colon\nFrom: ceo@bank.example\n", "\nFrom: ceo@bank.example\n", ": x\nFrom: ceo@bank.example\n"],
+    [
+        "no colon\nFrom: ceo@bank.example\n",
+        "\nFrom: ceo@bank.example\n",
+        ": x\nFrom: ceo@bank.example\n",
+    ],
     ids=repr,
 )
 def test_what_ends_the_header_for_us_ends_it_for_the_receiver(lab: Lab, extra: str) -> None:

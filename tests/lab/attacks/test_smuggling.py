@@ -35,7 +35,14 @@ BARE = (
 )
 NUL = (b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\0\r\n.\r\n", b"\r\n\0.\0\r\n")
 # No line end in RFC 5321, and none to anybody else we know: these are a message's text.
-TEXT = (b"\r\n .\r\n", b"\r\n. \r\n", b"\r\n.\x0b\r\n", b"\r\n.\x0c\r\n", b"\r\n.\x85\r\n", b"\r\n\x1a\r\n")
+TEXT = (
+    b"\r\n .\r\n",
+    b"\r\n. \r\n",
+    b"\r\n.\x0b\r\n",
+    b"\r\n.\x0c\r\n",
+    b"\r\n.\x85\r\n",
+    b"\r\n\x1a\r\n",
+)
 
 
 def smuggle(lab: Lab, end: bytes, *, port: int = 25) -> tuple[list[str], str, str]:
@@ -156,7 +163,9 @@ def test_commands_before_the_greeting_or_the_354_are_refused(lab: Lab, mail_log:
     for begin in ("EHLO app\r\n", ""):
         with conversation(lab, hello="" if begin else "EHLO app") as talk:
             talk.send((begin + whole).encode())
-            assert any(reply.startswith("554 5.5.0 SMTP protocol error") for reply in talk.replies())
+            assert any(
+                reply.startswith("554 5.5.0 SMTP protocol error") for reply in talk.replies()
+            )
 
     assert mail_log.count("due to traffic before response", expected=2) == 2
     assert subject not in subjects_that_arrived(lab)
