@@ -21,10 +21,10 @@ import socket, sys
 socket.socket(socket.AF_UNIX).connect(sys.argv[1])
 """
 
-# A configuration of one's own: reads the queue, has the signer sign, runs programs.
+# A configuration of one's own: has the signer sign, runs programs.
 OWN_CONFIGURATION = f"""
 V10/Berkeley
-O QueueDirectory={CLIENT_QUEUE}
+O QueueDirectory={HOME}
 O RunAsUser=smmsp
 O InputMailFilters=opendkim
 Xopendkim, S=local:/run/opendkim/socket, F=R
