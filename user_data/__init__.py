@@ -262,7 +262,7 @@ def _host_part(settings: HostSettings) -> str:
 
 
 def _content(source: str, settings: HostSettings) -> str:
-    """A file as the host gets it: `@NAME@` filled in, comments and docstrings left out."""
+    """A file as the host gets it: `@NAME@` filled in, without comments, docstrings, blank lines."""
     values = {
         "SENDING_DOMAIN": settings.sending_domain,
         "DKIM_SELECTOR": settings.dkim_selector,
@@ -274,7 +274,8 @@ def _content(source: str, settings: HostSettings) -> str:
     kind = re.split(r"[./]", source)[-1]
     comment = re.escape(_COMMENT.get(kind, "#"))
     text = re.sub(rf"^[ \t]*{comment}(?!!|cloud-config).*\n", "", text, flags=re.MULTILINE)
-    return re.sub(r'^[ \t]*""".*?"""\n', "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r'^[ \t]*""".*?"""\n', "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^[ \t]*\n", "", text, flags=re.MULTILINE)
 
 
 def _compress(text: str) -> bytes:

@@ -133,7 +133,7 @@ def test_the_dkim_key_is_written_to_a_tmpfs_where_its_signer_reads_it(
     assert "KeyFile                 /run/dkim-key/private.pem" in files["/etc/opendkim.conf"]
     for word in ("RuntimeDirectory=dkim-key", "UMask=0077", "LimitCORE=0"):
         assert word in fetch
-    assert "chown --recursive opendkim:opendkim /run/dkim-key\n" in fetch
+    assert "chown --recursive opendkim: /run/dkim-key\n" in fetch
     assert "User=opendkim" in files["/etc/systemd/system/opendkim.service"]
 
 
