@@ -7,6 +7,7 @@ import pytest
 
 from lab.internet.verdict import faults
 from lab.lab import Lab
+from tests.lab.attacks.host import MailLog
 
 pytestmark = pytest.mark.lab
 
@@ -63,6 +64,19 @@ def test_a_from_field_that_is_not_one_address_of_ours_is_refused(lab: Lab, field
     assert submit(lab, f"{fields}To: someone@example.net\r\n").startswith(
         ("550 5.7.1", "554 5.7.1")
     )
+
+
+def test_every_refused_sender_field_is_a_line_in_the_log(lab: Lab) -> None:
+    log = MailLog(lab)
+    for fields in (
+        "From: x@bank.example\r\n",
+        f"From: {OWN}\r\nFrom: x@bank.example\r\n",
+        f"From: {OWN}\r\nSender: x@bank.example\r\n",
+        f"From: {OWN}\r\nResent-From: x@bank.example\r\n",
+    ):
+        assert submit(lab, fields).startswith("55")
+
+    assert log.count(r"ruleset=Check(From|Ours), .*reject=550 5\.7\.1", expected=4) == 4
 
 
 # Not what DMARC looks at, but what readers show: "x@bank.example on behalf of ..." (RFC 5322
