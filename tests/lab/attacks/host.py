@@ -72,16 +72,22 @@ class Conversation:
 
 
 @contextmanager
-def conversation(lab: Lab, *, port: int = 25, hello: str = "EHLO app") -> Iterator[Conversation]:
-    """A connection to the host's MTA from the host itself, past its greeting."""
+def conversation(
+    lab: Lab, *, port: int = 25, hello: str = "EHLO app", greeted: bool = True
+) -> Iterator[Conversation]:
+    """A connection to the host's MTA from the host itself, past its greeting and `hello`.
+
+    Not `greeted`: as soon as it is open, with both still to come.
+    """
     with lab.inside(namespace_of(lab)):
         connection = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)
     with connection:
         talk = Conversation(connection)
-        greeting = talk.reply()
-        assert greeting.startswith("220 "), greeting
-        if hello:
-            talk.command(hello)
+        if greeted:
+            greeting = talk.reply()
+            assert greeting.startswith("220 "), greeting
+            if hello:
+                talk.command(hello)
         yield talk
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lab.internet.verdict import faults
 from lab.lab import Lab
-from tests.lab.attacks.host import OWN, MailLog, conversation, namespace_of
+from tests.lab.attacks.host import OWN, MailLog, conversation, namespace_of, queue_id
 
 pytestmark = pytest.mark.lab
 
@@ -100,6 +100,19 @@ def test_a_line_too_long_for_the_receiver_is_reported_to_the_postmaster(lab: Lab
         ]
     assert "500 Line too long" in report[0]
     assert "yyyyyyyy" not in report[0]
+
+
+def test_the_self_tests_mailbox_takes_no_mail_from_others(lab: Lab, mail_log: MailLog) -> None:
+    mailbox = "/var/lib/sendmail/self-test"
+    assert lab.run("postern-self-test", timeout=120).returncode == 0
+
+    with conversation(lab) as talk:
+        talk.begin("postern-self-test")
+        accepted = queue_id(talk.message(f"From: {OWN}\nSubject: x\n\nx"))
+    mail_log.wait_for_end_of([accepted])
+
+    assert lab.run("test", "-e", mailbox).returncode != 0
+    assert mail_log.count(f"{accepted}: to={mailbox}, .*dsn=5", expected=1) == 1
 
 
 def test_a_command_line_without_an_end_is_refused(lab: Lab, mail_log: MailLog) -> None:

@@ -119,6 +119,8 @@ def test_no_second_from_is_hidden_in_the_header(lab: Lab, extra: str) -> None:
         "no colon\nFrom: ceo@bank.example\n",
         "\nFrom: ceo@bank.example\n",
         ": x\nFrom: ceo@bank.example\n",
+        "Text: x\nFrom: ceo@bank.example\n",  # sendmail's own words for "here begins the body"
+        "Message: x\nFrom: ceo@bank.example\n",
     ],
     ids=repr,
 )
