@@ -118,6 +118,23 @@ def test_both_queues_are_on_the_queue_volume_only(files: dict[str, str]) -> None
         assert f"AssertPathIsMountPoint={mount}\n" in files[f"/etc/systemd/system/{unit}"]
 
 
+def test_the_network_does_not_start_without_the_packet_filter(files: dict[str, str]) -> None:
+    network = files["/etc/systemd/system/systemd-networkd.service.d/postern.conf"]
+
+    assert "ExecStartPre=+/usr/sbin/nft --file /etc/postern/metadata.nft" in network.splitlines()
+    assert "/etc/postern/metadata.nft" in files
+    assert "nftables" in files["/usr/local/lib/postern/packages"].split()
+
+
+def test_the_packet_filter_is_there_before_the_owners_script_runs(files: dict[str, str]) -> None:
+    setup = files["/usr/local/sbin/postern-setup"]
+    first_boot = files["/usr/local/lib/postern/first-boot"]
+
+    assert "\n    nft --file /etc/postern/metadata.nft\n" in setup
+    assert setup.index("nft --file") < setup.index("install-agents")
+    assert first_boot.index("/postern-setup\n") < first_boot.index("/extra-user-data\n")
+
+
 def test_every_service_is_restarted_and_none_may_gain_privileges(files: dict[str, str]) -> None:
     for unit in ("opendkim.service", "sendmail.service", "sendmail-client.service"):
         text = files[f"/etc/systemd/system/{unit}"]

@@ -1,0 +1,101 @@
+"""The instance metadata service, and with it the role's credentials, is root's alone."""
+
+import json
+import time
+
+import pytest
+
+from lab.internet.verdict import faults
+from lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+ASK = "curl --silent --show-error --max-time 5 http://169.254.169.254/latest/meta-data/"
+
+# Multipath TCP: its sockets are the kernel's, which some packet filters took for nobody's.
+MPTCP = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as mptcp:
+    mptcp.settimeout(5)
+    mptcp.connect(("169.254.169.254", 80))
+"""
+
+
+def refused_so_far(lab: Lab) -> int:
+    rules = json.loads(lab.run("nft", "--json", "list", "chain", "ip", "metadata", "output").stdout)
+    (packets,) = (
+        statement["counter"]["packets"]
+        for item in rules["nftables"]
+        for statement in item.get("rule", {}).get("expr", [])
+        if "counter" in statement
+    )
+    return int(packets)
+
+
+def test_root_is_answered(lab: Lab) -> None:
+    token = lab.run(
+        *("curl", "--silent", "--request", "PUT"),
+        *("--header", "X-aws-ec2-metadata-token-ttl-seconds: 60"),
+        "http://169.254.169.254/latest/api/token",
+    ).stdout
+    role = lab.run(
+        *("curl", "--silent", "--header", f"X-aws-ec2-metadata-token: {token}"),
+        "http://169.254.169.254/latest/meta-data/iam/security-credentials/",
+    ).stdout
+
+    assert token
+    assert role
+
+
+@pytest.mark.parametrize(
+    "user", ["nobody", "smmta", "smmsp", "opendkim", "daemon", "www-data", "_apt"]
+)
+def test_nobody_else_is_and_each_try_is_counted(lab: Lab, user: str) -> None:
+    before = refused_so_far(lab)
+
+    for _ in range(3):
+        asked = lab.run("runuser", "-u", user, "--", *ASK.split())
+        assert (asked.returncode, asked.stdout) == (7, "")  # could not connect
+
+    assert refused_so_far(lab) == before + 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["unshare", "--user", "--map-root-user", *ASK.split()],
+        ["python3", "-c", MPTCP],
+        ["curl", "--silent", "--max-time", "5", "http://[::ffff:169.254.169.254]/"],
+    ],
+    ids=["root of a user namespace", "multipath TCP", "mapped IPv4"],
+)
+def test_nobody_gets_around_it(lab: Lab, command: list[str]) -> None:
+    before = refused_so_far(lab)
+
+    asked = lab.run("runuser", "-u", "nobody", "--", *command)
+
+    assert asked.returncode != 0
+    assert asked.stdout == ""
+    assert refused_so_far(lab) > before
+
+
+def test_without_the_packet_filter_there_is_no_network(lab: Lab) -> None:
+    rules = "/etc/postern/metadata.nft"
+    lab.run("mv", rules, f"{rules}.away")
+    try:
+        assert lab.run("systemctl", "restart", "systemd-networkd").returncode != 0
+        state = lab.run(
+            "systemctl", "show", "--property=ActiveState", "--value", "systemd-networkd"
+        )
+        assert state.stdout.strip() in ("failed", "activating")
+    finally:
+        lab.run("mv", f"{rules}.away", rules)
+        lab.run("systemctl", "reset-failed", "systemd-networkd")
+        assert lab.run("systemctl", "restart", "systemd-networkd").returncode == 0
+
+    deadline = time.monotonic() + 30
+    while lab.run("curl", "--silent", "--max-time", "2", "http://169.254.169.254/").returncode:
+        assert time.monotonic() < deadline, "the network did not come back"
+    message_id = lab.send(to=["someone@example.net"], subject="back", text="Here again.\n")
+    (verdict,) = lab.wait_for(message_id=message_id, receivers=["mx.example.net"])
+    assert faults(verdict) == {}
