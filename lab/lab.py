@@ -161,6 +161,28 @@ class Lab:
             deployed.set()
             teller.join()
 
+    def deploy_variant(self, *, extra_user_data: str) -> None:
+        """Deploy the lab's environment with this script as its extra user data.
+
+        That changes the hosts' user data, so each host is replaced; `deploy` goes back to what was
+        deployed before. A script that ends with another status than 0 fails the deployment.
+
+        Raises:
+            CloudError: the deployment failed and was rolled back; the text has AWS's reasons.
+        """
+        app = self.places.state / "variant"
+        environments = app / "environments"
+        environments.mkdir(parents=True, exist_ok=True)
+        for name in ("app.py", "cdk.json"):
+            (app / name).unlink(missing_ok=True)
+            (app / name).symlink_to(PROJECT / name)
+        (environments / "extra-user-data").write_text(extra_user_data)
+        settings = ENVIRONMENT.read_text().replace(
+            "\n[host]\n", '\n[host]\nextra_user_data = "extra-user-data"\n'
+        )
+        (environments / ENVIRONMENT.name).write_text(settings)
+        self.deploy(app=app)
+
     def signals(self) -> list[str]:
         """What CloudFormation heard from instances, in the words of its events, oldest first."""
         events = self.cloud.stack_events(f"postern-{self.environment.name}-MailHosts")

@@ -202,7 +202,7 @@ class Cloud:
         """
         arguments, directory = self._source(environment, app)
         self._run_cdk(["synth", f"{environment}/*", "--quiet", *arguments], directory=directory)
-        return self._assembly
+        return self._assembly(app)
 
     def bootstrap(self, *, account: str) -> None:
         """``cdk bootstrap``: the bucket and roles that deployments need; raises CloudError."""
@@ -241,18 +241,19 @@ class Cloud:
             stack_prefix=f"postern-{environment}-",
         )
 
-    @property
-    def _assembly(self) -> Path:
-        return self.directory / "assembly"
+    def _assembly(self, app: Path) -> Path:
+        """Where the assembly of an app goes: another app's must not take the place of ours."""
+        return self.directory / "assembly" if app == PROJECT else app / "cdk.out"
 
     def _source(self, environment: str, app: Path) -> tuple[list[str], Path]:
         """The options that name the app to the command line, and the directory to run it in."""
         if (app / "manifest.json").exists():
             return ["--app", str(app)], self.directory
-        shutil.rmtree(self._assembly, ignore_errors=True)  # its old report would fail the deploy
+        assembly = self._assembly(app)
+        shutil.rmtree(assembly, ignore_errors=True)  # its old report would fail the deploy
         return [
             *("--context", f"environment={environment}"),
-            *("--output", str(self._assembly)),
+            *("--output", str(assembly)),
         ], app
 
     def _run_cdk_and_tell(
