@@ -22,6 +22,7 @@ from stacks.environment import load
 from stacks.postern_stage import PosternStage
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))
 # Plain dictionaries are easier to look into than the CDK's matchers.
 Templates = Mapping[str, dict[str, Any]]
 Synthesise = Callable[..., Templates]

@@ -174,7 +174,7 @@ def test_the_role_may_do_what_a_host_needs_and_nothing_else(example: Templates) 
             {
                 "Sid": "WriteMailLog",
                 "Effect": "Allow",
-                "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
                 "Resource": {"Fn::GetAtt": [log_group, "Arn"]},
             },
             {
