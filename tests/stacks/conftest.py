@@ -139,6 +139,13 @@ def joined(value: str | dict[str, Any]) -> str:
     return f"<{'.'.join(described) if isinstance(described, list) else described}>"
 
 
+def dkim_encryption_key(identity: Mapping[str, Any]) -> str:
+    """The logical id of the KMS key that every secret of the SendingIdentity is encrypted with."""
+    secrets = resources(identity, "AWS::SecretsManager::Secret").values()
+    (key,) = {secret["Properties"]["KmsKeyId"]["Fn::GetAtt"][0] for secret in secrets}
+    return str(key)
+
+
 def user_data_of(launch_template: Mapping[str, Any]) -> str:
     """The launch template's user-data as people read it."""
     encoded = launch_template["Properties"]["LaunchTemplateData"]["UserData"]

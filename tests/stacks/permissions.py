@@ -21,7 +21,7 @@ _ROLES = {
     ("MailHosts", "{zone}Role"): HOST,
     ("SendingIdentity", "DkimHandlerRole"): KEY_FUNCTION,
     ("SendingIdentity", "ReverseDnsHandlerRole"): DNS_FUNCTION,
-    ("Network", "VpcFlowLogIAMRole"): FLOW_LOG,
+    ("Network", "FlowLogRole"): FLOW_LOG,
 }
 
 

@@ -12,6 +12,7 @@ from stacks.environment import InvalidEnvironment
 from tests.stacks.conftest import (
     Synthesise,
     Templates,
+    dkim_encryption_key,
     joined,
     only,
     resources,
@@ -278,7 +279,7 @@ def _imported_keys(templates: Templates) -> tuple[dict[str, str], dict[str, str]
         for key in resources(identity, "Custom::DkimKey").values()
         if key["Properties"]["Selector"] == "s2026a"
     )
-    (encryption,) = resources(identity, "AWS::KMS::Key")
+    encryption = dkim_encryption_key(identity)
     return (
         exports[json.dumps(signing)],
         exports[json.dumps({"Fn::GetAtt": [encryption, "Arn"]})],
