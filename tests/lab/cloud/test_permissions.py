@@ -339,10 +339,16 @@ def test_the_host_makes_no_other_calls() -> None:
 def test_what_no_statement_allows_is_denied_in_the_services_own_words(
     deployment: Deployment, service: str, operation: str, code: str
 ) -> None:
-    for role in (*STEPS, FLOW_LOG):
+    for role in STEPS:
         with pytest.raises(ClientError) as refusal:
             getattr(deployment.client(service, role), operation)()
         assert refusal.value.response["Error"]["Code"] == code
+
+
+def test_the_flow_logs_role_is_assumed_for_no_other_purpose(deployment: Deployment) -> None:
+    """The emulated AWS lets root stand for a service, but root names no flow log as source."""
+    with pytest.raises(ClientError, match="AccessDenied"):
+        deployment.session(FLOW_LOG)
 
 
 def test_a_host_attaches_no_volume_but_its_queue(deployment: Deployment) -> None:
