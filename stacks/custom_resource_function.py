@@ -14,6 +14,7 @@ CODE = Path(__file__).parent / "custom_resources"
 class CustomResourceFunction(Construct):
     """Runs `handlers.<module>.handler`; it may write its log and whatever `role` is granted.
 
+    log_group: where it logs; functions may share one.
     service_token: what a custom resource names it by.
     """
 
@@ -25,14 +26,9 @@ class CustomResourceFunction(Construct):
         module: str,
         description: str,
         timeout: cdk.Duration,
+        log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        log_group = logs.LogGroup(
-            self,
-            "Log",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         # Not the managed AWSLambdaBasicExecutionRole, which may write to every log group.
         log_group.grant_write(self.role)

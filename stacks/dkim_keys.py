@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
@@ -29,6 +30,7 @@ class DkimKey:
 class DkimKeys(Construct):
     """Makes a key pair per selector; the private half goes from KMS to Secrets Manager only.
 
+    log_group: where the function that does it logs.
     encryption_key: the KMS key that makes the pairs and encrypts the secrets.
     by_selector: DkimKey by selector.
     """
@@ -41,6 +43,7 @@ class DkimKeys(Construct):
         domain: str,
         selectors: Sequence[str],
         removal_policy: cdk.RemovalPolicy,
+        log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
         self._domain = domain
@@ -58,6 +61,7 @@ class DkimKeys(Construct):
             module="dkim_key",
             description="Makes DKIM key pairs",
             timeout=TIMEOUT,
+            log_group=log_group,
         )
         self._allow_making_key_pairs()
         self.by_selector = {selector: self._key(selector) for selector in selectors}

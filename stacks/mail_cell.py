@@ -173,7 +173,8 @@ def _allow_attaching(role: iam.Role, volume: ec2.IVolume, cell: str) -> None:
 
 
 def _allow_logging(role: iam.Role, log_group: logs.ILogGroup) -> None:
-    actions = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    # All that the CloudWatch agent calls when the log group is there and has its retention.
+    actions = ["logs:CreateLogStream", "logs:PutLogEvents"]
     _allow(role, "WriteMailLog", actions, [log_group.log_group_arn])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -71,12 +72,33 @@ class Network(cdk.Stack):
         )
         self.vpc.add_flow_log(
             "FlowLog",
-            destination=ec2.FlowLogDestination.to_cloud_watch_logs(flow_log_group.log_group),
+            destination=ec2.FlowLogDestination.to_cloud_watch_logs(
+                flow_log_group.log_group, self._flow_log_role()
+            ),
         )
-        # The agents' packages come from S3: through here they cost no NAT traffic.
+        # The agents' packages come from S3: through here they cost no NAT traffic. Without a policy
+        # of its own, since the application may have buckets; the roles' policies decide.
         self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
 
         self.private_subnets = dict(zip(self._zones, self.vpc.private_subnets, strict=True))
+
+    def _flow_log_role(self) -> iam.Role:
+        """Not the CDK's own, which the service could assume for another account's flow log.
+
+        https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-iam-role.html
+        """
+        flow_logs = self.format_arn(service="ec2", resource="vpc-flow-log", resource_name="*")
+        return iam.Role(
+            self,
+            "FlowLogRole",
+            assumed_by=iam.ServicePrincipal(
+                "vpc-flow-logs.amazonaws.com",
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": self.account},
+                    "ArnLike": {"aws:SourceArn": flow_logs},
+                },
+            ),
+        )
 
     @property
     def availability_zones(self) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
@@ -19,7 +20,7 @@ class ReverseDns(Construct):
     """Makes every address's PTR record name the sending domain.
 
     addresses: by availability zone. a_record: the record that names them all; AWS refuses a PTR
-    record whose name does not point back yet.
+    record whose name does not point back yet. log_group: where the function that does it logs.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ReverseDns(Construct):
         environment: str,
         addresses: Mapping[str, SendingAddress],
         a_record: route53.ARecord,
+        log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
         function = CustomResourceFunction(
@@ -39,6 +41,7 @@ class ReverseDns(Construct):
             module="reverse_dns",
             description="Sets the reverse DNS of Elastic IPs",
             timeout=TIMEOUT,
+            log_group=log_group,
         )
         self._allow(function, environment, addresses)
         for zone, address in addresses.items():

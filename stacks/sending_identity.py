@@ -1,10 +1,12 @@
 """The sending identity: what receivers know a sender by. It outlives every host."""
 
 import aws_cdk as cdk
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from stacks.dkim_keys import DkimKeys
+from stacks.encrypted_log_group import EncryptedLogGroup
 from stacks.environment import Environment
 from stacks.reverse_dns import ReverseDns
 from stacks.sending_address import SendingAddress
@@ -47,20 +49,27 @@ class SendingIdentity(cdk.Stack):
             )
             for zone in settings.availability_zones
         }
+        function_log = EncryptedLogGroup(
+            self,
+            "FunctionLog",
+            name=f"/postern/{settings.name}/functions",
+            retention=logs.RetentionDays.ONE_MONTH,
+        ).log_group
         self.dkim = DkimKeys(
             self,
             "Dkim",
             domain=settings.sending_domain,
             selectors=settings.dkim.selectors,
             removal_policy=removal_policy,
+            log_group=function_log,
         )
         # Exported whether it signs or not. Otherwise switching `dkim.signing` would take away an
         # export that the deployed mail hosts still import, which CloudFormation refuses.
         for key in self.dkim.by_selector.values():
             self.export_value(key.secret_arn)
-        self._add_records(settings)
+        self._add_records(settings, function_log)
 
-    def _add_records(self, settings: Environment) -> None:
+    def _add_records(self, settings: Environment, function_log: logs.ILogGroup) -> None:
         # The records go with the stack even when the identity is kept: a record left behind would
         # make the next deployment fail, because it exists already.
         domain = settings.sending_domain
@@ -86,6 +95,7 @@ class SendingIdentity(cdk.Stack):
             environment=settings.name,
             addresses=self.addresses,
             a_record=a_record,
+            log_group=function_log,
         )
 
         self._add_txt_record("Spf", zone, domain, f'"{_spf_record(addresses)}"')

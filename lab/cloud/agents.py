@@ -5,6 +5,7 @@ have. The stand-ins are real Debian packages with the same names, under the same
 install units of the same names; the units do nothing.
 """
 
+import json
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -74,12 +75,25 @@ def publish(*, s3: Any, region: str) -> None:
             s3.create_bucket(
                 Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region}
             )
+        _let_everybody_read(s3, bucket)
         for architecture in ARCHITECTURES:
             s3.put_object(
                 Bucket=bucket,
                 Key=agent.key.format(architecture=architecture),
                 Body=build(agent, architecture),
             )
+
+
+def _let_everybody_read(s3: Any, bucket: str) -> None:
+    s3.delete_public_access_block(Bucket=bucket)
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
 def build(agent: Agent, architecture: str) -> bytes:

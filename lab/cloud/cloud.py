@@ -154,6 +154,7 @@ class Cloud:
             "MINISTACK_REGION": self.region,
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
+            "AUTH": "true",
             "POSTERN_SHUTDOWN_SECONDS": str(self._shutdown_seconds),
         }
 

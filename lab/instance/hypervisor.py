@@ -6,6 +6,7 @@ The lab's part of EC2: everything is read from the AWS API, nothing from the emu
 from __future__ import annotations
 
 import base64
+import datetime
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 
 from lab.container import Container
 from lab.instance.image import prepare_instance
-from lab.instance.imds import Behaviour, InstanceData, InstanceMetadata
+from lab.instance.imds import Behaviour, InstanceData, InstanceMetadata, RoleCredentials
 from lab.instance.volumes import Volumes
 from lab.network import Network, nat_namespace
 from lab.network.namespace import listening_socket
@@ -87,6 +88,7 @@ class Hypervisor:
         """
         self._ec2 = client("ec2")
         self._iam = client("iam")
+        self._sts = client("sts")
         self._region = region
         self._image = image
         self._network = network
@@ -256,6 +258,7 @@ class Hypervisor:
             ),
             metadata=InstanceMetadata(
                 instance=data,
+                assume_role=partial(self._assume_role, data),
                 listen=partial(
                     listening_socket, nat_namespace(data.zone), str(INSTANCE_METADATA), 80
                 ),
@@ -352,3 +355,17 @@ class Hypervisor:
         profile = self._iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
         role: str = profile["Roles"][0]["RoleName"]
         return role
+
+    def _assume_role(self, instance: InstanceData) -> RoleCredentials:
+        """A session of the instance's role, which is named after the instance as on EC2."""
+        answer = self._sts.assume_role(
+            RoleArn=f"arn:aws:iam::{instance.account}:role/{instance.role}",
+            RoleSessionName=instance.instance_id,
+        )["Credentials"]
+        return RoleCredentials(
+            access_key_id=answer["AccessKeyId"],
+            secret_access_key=answer["SecretAccessKey"],
+            session_token=answer["SessionToken"],
+            issued=datetime.datetime.now(datetime.UTC),
+            expiration=answer["Expiration"],
+        )

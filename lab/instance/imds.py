@@ -21,7 +21,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-Tree: TypeAlias = Mapping[str, "Tree | str | bytes"]
+Tree: TypeAlias = Mapping[str, "Tree | Leaf"]
+Leaf: TypeAlias = str | bytes | Callable[[], str]
+"""A value, or what makes it when it is asked for."""
 
 Behaviour: TypeAlias = Literal["answers", "refuses", "hangs"]
 """Of the service: it answers, it refuses connections, or it takes them and never says a word."""
@@ -29,6 +31,8 @@ Behaviour: TypeAlias = Literal["answers", "refuses", "hangs"]
 _TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - the header's name
 _TTL_HEADER = f"{_TOKEN_HEADER}-ttl-seconds"
 _LONGEST_TTL = 21600
+# EC2 User Guide, "Retrieve security credentials": new ones are there at least so long before.
+_CREDENTIALS_OVERLAP = datetime.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +59,22 @@ class InstanceData:
     user_data: bytes
 
 
-def metadata_tree(instance: InstanceData, now: datetime.datetime) -> Tree:
-    """What is below `/latest/` for `instance`; its role's credentials last six hours from `now`.
+@dataclass(frozen=True, kw_only=True)
+class RoleCredentials:
+    """A session of the instance's role, as sts:AssumeRole gives it."""
 
-    The credentials are made up: the emulated AWS asks for none.
-    """
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    issued: datetime.datetime
+    expiration: datetime.datetime
+
+
+AssumeRole: TypeAlias = Callable[[], RoleCredentials]
+
+
+def metadata_tree(instance: InstanceData, now: datetime.datetime, credentials: AssumeRole) -> Tree:
+    """What is below `/latest/` for `instance`; `credentials` is called when they are asked for."""
     interface = {
         "device-number": "0",
         "interface-id": f"eni-{instance.instance_id.removeprefix('i-')}",
@@ -74,7 +89,7 @@ def metadata_tree(instance: InstanceData, now: datetime.datetime) -> Tree:
         "vpc-ipv4-cidr-block": str(instance.vpc_cidr),
         "vpc-ipv4-cidr-blocks": str(instance.vpc_cidr),
     }
-    metadata: dict[str, Tree | str | bytes] = {
+    metadata: dict[str, Tree | Leaf] = {
         "ami-id": instance.image_id,
         "ami-launch-index": "0",
         "hostname": instance.host_name,
@@ -91,7 +106,7 @@ def metadata_tree(instance: InstanceData, now: datetime.datetime) -> Tree:
         "services": {"domain": "amazonaws.com", "partition": "aws"},
     }
     if instance.profile_arn and instance.role:
-        metadata["iam"] = _iam(instance.profile_arn, instance.role, now)
+        metadata["iam"] = _iam(instance.profile_arn, instance.role, now, credentials)
     identity = {
         "accountId": instance.account,
         "architecture": instance.architecture,
@@ -104,7 +119,7 @@ def metadata_tree(instance: InstanceData, now: datetime.datetime) -> Tree:
         "region": instance.region,
         "version": "2017-09-30",
     }
-    tree: dict[str, Tree | str | bytes] = {
+    tree: dict[str, Tree | Leaf] = {
         "meta-data": metadata,
         "dynamic": {"instance-identity": {"document": json.dumps(identity, indent=2)}},
     }
@@ -113,26 +128,27 @@ def metadata_tree(instance: InstanceData, now: datetime.datetime) -> Tree:
     return tree
 
 
-def _iam(profile_arn: str, role: str, now: datetime.datetime) -> Tree:
-    credentials = {
-        "Code": "Success",
-        "LastUpdated": _timestamp(now),
-        "Type": "AWS-HMAC",
-        "AccessKeyId": "ASIALABINSTANCEROLE0",
-        "SecretAccessKey": "lab",
-        "Token": "lab",
-        "Expiration": _timestamp(now + datetime.timedelta(hours=6)),
-    }
+def _iam(profile_arn: str, role: str, now: datetime.datetime, credentials: AssumeRole) -> Tree:
+    def current() -> str:
+        session = credentials()
+        document = {
+            "Code": "Success",
+            "LastUpdated": _timestamp(session.issued),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": session.access_key_id,
+            "SecretAccessKey": session.secret_access_key,
+            "Token": session.session_token,
+            "Expiration": _timestamp(session.expiration),
+        }
+        return json.dumps(document, indent=2)
+
     info = {
         "Code": "Success",
         "LastUpdated": _timestamp(now),
         "InstanceProfileArn": profile_arn,
         "InstanceProfileId": "AIPALABINSTANCEPROFILE",
     }
-    return {
-        "info": json.dumps(info, indent=2),
-        "security-credentials": {role: json.dumps(credentials, indent=2)},
-    }
+    return {"info": json.dumps(info, indent=2), "security-credentials": {role: current}}
 
 
 def _timestamp(moment: datetime.datetime) -> str:
@@ -145,7 +161,7 @@ def look_up(tree: Tree, path: str) -> bytes | None:
     The first part, a version of the interface, may be any. A directory answers with its names, one
     a line, those of directories with a slash.
     """
-    node: Tree | str | bytes = tree
+    node: Tree | Leaf = tree
     for part in [part for part in path.split("?")[0].split("/") if part][1:]:
         if not isinstance(node, Mapping) or part not in node:
             return None
@@ -153,6 +169,8 @@ def look_up(tree: Tree, path: str) -> bytes | None:
     if isinstance(node, Mapping):
         names = (f"{name}/" if isinstance(sub, Mapping) else name for name, sub in node.items())
         return "\n".join(names).encode()
+    if callable(node):
+        node = node()
     return node.encode() if isinstance(node, str) else node
 
 
@@ -160,13 +178,20 @@ class InstanceMetadata:
     """Serves one instance's metadata, when it is told to."""
 
     def __init__(
-        self, *, instance: InstanceData, listen: Callable[[], socket.socket], log: Path
+        self,
+        *,
+        instance: InstanceData,
+        assume_role: AssumeRole,
+        listen: Callable[[], socket.socket],
+        log: Path,
     ) -> None:
         """`listen` makes the listening socket, again after a silence; `log` gets a line a request.
 
-        Nothing listens yet.
+        `assume_role` is called for credentials when there are none, or none that last. Nothing
+        listens yet.
         """
         self._instance = instance
+        self._assume_role = assume_role
         self._listen = listen
         self._log = log
         self._server: _Server | None = None
@@ -193,7 +218,7 @@ class InstanceMetadata:
                 self._server = None
             return
         if self._server is None:
-            self._server = _Server(self._listen(), self._instance, self._log)
+            self._server = _Server(self._listen(), self._instance, self._assume_role, self._log)
         if how == "answers":
             self._server.silent = False
             self._thread = threading.Thread(
@@ -208,7 +233,13 @@ class InstanceMetadata:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, instance: InstanceData, log: Path) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        instance: InstanceData,
+        assume_role: AssumeRole,
+        log: Path,
+    ) -> None:
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
@@ -216,6 +247,17 @@ class _Server(ThreadingHTTPServer):
         self.log = log
         self.silent = False
         self._expiry_of_tokens: dict[str, float] = {}
+        self._assume_role = assume_role
+        self._credentials: RoleCredentials | None = None
+        self._credentials_lock = threading.Lock()
+
+    def credentials(self) -> RoleCredentials:
+        """The role's session of now, with at least five minutes left."""
+        with self._credentials_lock:
+            soon = datetime.datetime.now(datetime.UTC) + _CREDENTIALS_OVERLAP
+            if self._credentials is None or self._credentials.expiration < soon:
+                self._credentials = self._assume_role()
+            return self._credentials
 
     def issue_token(self, ttl: int) -> str:
         token = secrets.token_urlsafe(40)
@@ -249,7 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.accepts(self.headers.get(_TOKEN_HEADER)):
             self._reply(HTTPStatus.UNAUTHORIZED)
             return
-        tree = metadata_tree(self.server.instance, datetime.datetime.now(datetime.UTC))
+        now = datetime.datetime.now(datetime.UTC)
+        tree = metadata_tree(self.server.instance, now, self.server.credentials)
         body = look_up(tree, self.path)
         if body is None:
             self._reply(HTTPStatus.NOT_FOUND)

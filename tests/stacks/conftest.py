@@ -22,6 +22,7 @@ from stacks.environment import load
 from stacks.postern_stage import PosternStage
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))
 # Plain dictionaries are easier to look into than the CDK's matchers.
 Templates = Mapping[str, dict[str, Any]]
 Synthesise = Callable[..., Templates]
@@ -136,6 +137,13 @@ def joined(value: str | dict[str, Any]) -> str:
         return str(separator).join(joined(part) for part in parts)
     (described,) = value.values()
     return f"<{'.'.join(described) if isinstance(described, list) else described}>"
+
+
+def dkim_encryption_key(identity: Mapping[str, Any]) -> str:
+    """The logical id of the KMS key that every secret of the SendingIdentity is encrypted with."""
+    secrets = resources(identity, "AWS::SecretsManager::Secret").values()
+    (key,) = {secret["Properties"]["KmsKeyId"]["Fn::GetAtt"][0] for secret in secrets}
+    return str(key)
 
 
 def user_data_of(launch_template: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks
 
-from tests.stacks.conftest import ROOT, AssemblyOf, Synthesise, Templates
+from tests.stacks.conftest import ENVIRONMENTS, ROOT, AssemblyOf, Synthesise, Templates
 
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_BYTES = 1_000_000
@@ -21,7 +21,6 @@ RESOURCES = 500
 MOST_ZONES = '["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1e", "us-east-1f"]'
 
 CFN_LINT = Path(sysconfig.get_path("scripts")) / "cfn-lint"
-ENVIRONMENTS = sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

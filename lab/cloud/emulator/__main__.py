@@ -9,6 +9,7 @@ import threading
 from importlib import import_module
 
 from lab.cloud.emulator import (
+    authorization,
     auto_scaling,
     elastic_ips,
     flow_logs,
@@ -26,6 +27,7 @@ from lab.cloud.emulator import (
 
 _EXTENSIONS = (
     loopback,
+    authorization,
     elastic_ips,
     nat_gateways,
     volumes,

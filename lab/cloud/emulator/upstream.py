@@ -13,16 +13,21 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
 
+app: Any = import_module("ministack.app")
 auto_scaling: Any = import_module("ministack.services.autoscaling")
 concurrency: Any = import_module("ministack.core.concurrency")
 ec2: Any = import_module("ministack.services.ec2")
+iam_actions: Any = import_module("ministack.core.iam_actions")
+iam_evaluator: Any = import_module("ministack.core.iam_evaluator")
 provisioners: Any = import_module("ministack.services.cloudformation.provisioners")
 responses: Any = import_module("ministack.core.responses")
 route53: Any = import_module("ministack.services.route53")
+router: Any = import_module("ministack.core.router")
 secrets_manager: Any = import_module("ministack.services.secretsmanager")
 ssm: Any = import_module("ministack.services.ssm")
 cloudformation: Any = import_module("ministack.services.cloudformation")
 cloudformation_handlers: Any = import_module("ministack.services.cloudformation.handlers")
+tagging: Any = import_module("ministack.services.tagging")
 stacks: Any = import_module("ministack.services.cloudformation.stacks")
 wait_conditions: Any = import_module("ministack.services.cloudformation.wait_conditions")
 

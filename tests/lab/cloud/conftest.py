@@ -1,6 +1,8 @@
-"""One emulated AWS for all tests here; each test makes stacks and addresses of its own."""
+"""One emulated AWS for most tests here; each test makes stacks and addresses of its own."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -8,15 +10,24 @@ from lab.cloud.cloud import Cloud
 from lab.places import Places
 
 
-@pytest.fixture(scope="session")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+@contextmanager
+def running_cloud(state: Path) -> Iterator[Cloud]:
+    """An emulated AWS until the context ends."""
     cloud = Cloud(
         python=Places().emulator_python,
-        state=tmp_path_factory.mktemp("state"),
+        state=state,
         cdk=Places().cdk,
         progress=print,
         shutdown_seconds=0.3,
     )
     cloud.start()
-    yield cloud
-    cloud.stop()
+    try:
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with running_cloud(tmp_path_factory.mktemp("state")) as cloud:
+        yield cloud

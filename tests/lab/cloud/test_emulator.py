@@ -125,9 +125,8 @@ def test_each_service_answers_under_its_own_host_name(
         service,
         endpoint_url=f"http://{service}.us-east-1.amazonaws.com:{cloud.endpoint.rpartition(':')[2]}",
         region_name="us-east-1",
-        aws_access_key_id="ASIAHOSTSKEY",
-        aws_secret_access_key="any",  # noqa: S106
-        aws_session_token="any",  # noqa: S106
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106
         config=Config(proxies={}),
     )
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.instance.imds import InstanceData, InstanceMetadata, look_up, metadata_tree
+from lab.instance.imds import (
+    InstanceData,
+    InstanceMetadata,
+    RoleCredentials,
+    look_up,
+    metadata_tree,
+)
 
 NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
 INSTANCE = InstanceData(
@@ -34,12 +40,19 @@ INSTANCE = InstanceData(
     role="mail-role",
     user_data=b"\x1f\x8b not text",
 )
+CREDENTIALS = RoleCredentials(
+    access_key_id="ASIAEXAMPLE",
+    secret_access_key="secret",  # noqa: S106
+    session_token="token",  # noqa: S106
+    issued=NOW,
+    expiration=NOW + datetime.timedelta(hours=1),
+)
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 
 
 def answer(path: str, instance: InstanceData = INSTANCE) -> bytes | None:
-    return look_up(metadata_tree(instance, NOW), path)
+    return look_up(metadata_tree(instance, NOW, lambda: CREDENTIALS), path)
 
 
 def test_a_directory_lists_its_names_with_a_slash_after_directories() -> None:
@@ -63,7 +76,11 @@ def test_the_roles_credentials_are_found_by_way_of_its_name() -> None:
     role = (answer("/latest/meta-data/iam/security-credentials/") or b"").decode()
     credentials = json.loads(answer(f"/latest/meta-data/iam/security-credentials/{role}") or b"")
     assert role == "mail-role"
-    assert credentials["Expiration"] == "2026-11-24T18:00:00Z"
+    assert credentials["AccessKeyId"] == "ASIAEXAMPLE"
+    assert credentials["SecretAccessKey"] == "secret"
+    assert credentials["Token"] == "token"  # noqa: S105
+    assert credentials["LastUpdated"] == "2026-11-24T12:00:00Z"
+    assert credentials["Expiration"] == "2026-11-24T13:00:00Z"
 
 
 def test_the_identity_document_says_where_the_instance_is() -> None:
@@ -105,9 +122,22 @@ def port() -> int:
 
 
 @pytest.fixture
-def service(port: int, tmp_path: Path) -> Iterator[InstanceMetadata]:
+def lifetimes() -> list[datetime.timedelta]:
+    """How long each session of the role lasts that is still to be given out."""
+    return [datetime.timedelta(hours=1)]
+
+
+@pytest.fixture
+def service(
+    port: int, tmp_path: Path, lifetimes: list[datetime.timedelta]
+) -> Iterator[InstanceMetadata]:
+    def assume_role() -> RoleCredentials:
+        expiration = datetime.datetime.now(datetime.UTC) + lifetimes.pop(0)
+        return replace(CREDENTIALS, access_key_id=f"ASIA{len(lifetimes)}", expiration=expiration)
+
     service = InstanceMetadata(
         instance=INSTANCE,
+        assume_role=assume_role,
         listen=lambda: socket.create_server(("127.0.0.1", port)),
         log=tmp_path / "imds.log",
     )
@@ -136,6 +166,20 @@ def test_with_a_token_the_instance_is_told_who_it_is(client: Client) -> None:
         INSTANCE.instance_id,
     )
     assert client.request("GET", "/latest/meta-data/no-such", headers)[0] == 404
+
+
+def test_credentials_are_kept_until_five_minutes_before_they_expire(
+    client: Client, lifetimes: list[datetime.timedelta]
+) -> None:
+    lifetimes[:] = [datetime.timedelta(minutes=4), datetime.timedelta(minutes=6)]
+    _, token = client.request("PUT", TOKEN_PATH, {TTL: "60"})
+    path = "/latest/meta-data/iam/security-credentials/mail-role"
+
+    def access_key() -> str:
+        _, body = client.request("GET", path, {"X-aws-ec2-metadata-token": token})
+        return str(json.loads(body)["AccessKeyId"])
+
+    assert [access_key(), access_key(), access_key()] == ["ASIA1", "ASIA0", "ASIA0"]
 
 
 @pytest.mark.parametrize(
