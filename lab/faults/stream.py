@@ -84,7 +84,7 @@ class Stream:
             self._lab.host_command(
                 "python3", "-u", "-c", _PROGRAM.read_text(), json.dumps(settings)
             ),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -129,7 +129,8 @@ class Stream:
 
     def _stop(self) -> None:
         if self._program is not None:
-            self._program.kill()
+            assert self._program.stdin is not None
+            self._program.stdin.close()  # which ends it, also inside the host
             self._program.wait()
             assert self._reader is not None
             self._reader.join()
