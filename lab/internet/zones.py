@@ -26,9 +26,14 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "ptr-missing": "no reverse DNS for the Elastic IPs",
         "dmarc-missing": "no DMARC record",
         "down": "the name server does not answer",
+        "slow": "the name server gives each answer three seconds late",
+        "servfail": "the name server answers every query with SERVFAIL",
     }
 )
 """Each fault that can be put into the DNS, and what it means in words."""
+
+SERVER_FAULTS = ("down", "servfail", "slow")
+"""Those of the name server itself, which leave the zones alone. Of several the first one counts."""
 
 # Nobody may remember that a name was missing: the next publication may bring it (RFC 2308).
 _START_OF_AUTHORITY = """\
