@@ -17,7 +17,13 @@ import dns.rdatatype
 
 from lab.internet import addresses
 from lab.internet.service import Service
-from lab.internet.zones import SERVER_FAULTS, CloudRecords, read_record_sets, zone_files
+from lab.internet.zones import (
+    SERVER_FAULTS,
+    CloudRecords,
+    known_faults,
+    read_record_sets,
+    zone_files,
+)
 from lab.network.namespace import command_in, entered
 
 _ZONES = Path("etc/nsd/zones")
@@ -109,10 +115,14 @@ class NameServer:
         Returns when every zone is being served in its new state. A fault stays until the next
         call. With "down" the server is stopped, so that queries go unanswered; with "slow" and
         "servfail" another has its place.
+
+        Raises:
+            ValueError: there is no such fault; what was served stays.
         """
+        chosen = known_faults(faults)
         with self._publishing:
             self._records = self._read()
-            self._faults = frozenset(faults)
+            self._faults = chosen
             self._publish()
 
     def refresh(self) -> None:

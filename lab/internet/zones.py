@@ -65,6 +65,20 @@ class CloudRecords:
     reverse_dns: tuple[tuple[str, str], ...] = ()
 
 
+def known_faults(faults: Iterable[str]) -> frozenset[str]:
+    """These `faults`, each of which there is.
+
+    Raises:
+        ValueError: there is one that `FAULTS` does not have.
+    """
+    faults = frozenset(faults)
+    if unknown := faults - FAULTS.keys():
+        raise ValueError(
+            f"Unknown DNS fault {', '.join(sorted(unknown))}. There are: {', '.join(FAULTS)}."
+        )
+    return faults
+
+
 def read_record_sets(record_sets: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
     """The records of Route 53's `ListResourceRecordSets`.
 
@@ -177,11 +191,7 @@ def _unescape(name: str) -> str:
 def _with_faults(
     records: CloudRecords, faults: Iterable[str]
 ) -> tuple[Sequence[Record], Sequence[tuple[str, str]]]:
-    faults = frozenset(faults)
-    if unknown := faults - FAULTS.keys():
-        raise ValueError(
-            f"Unknown DNS fault {', '.join(sorted(unknown))}. There are: {', '.join(FAULTS)}."
-        )
+    faults = known_faults(faults)
     hosted_zone: Sequence[Record] = records.hosted_zone
     if "dkim-missing" in faults:
         hosted_zone = [record for record in hosted_zone if not _is_dkim_key(record)]

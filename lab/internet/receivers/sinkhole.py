@@ -175,7 +175,7 @@ class Sinkhole:
     def obey(self, orders: Orders) -> None:
         """Behave so from now on, towards open connections too.
 
-        Only whether STARTTLS is offered, and with which certificate, is settled as a connection opens.
+        Only whether there is STARTTLS, and which certificate, is settled as a connection opens.
 
         Raises:
             InternetError: the server did not confirm it.

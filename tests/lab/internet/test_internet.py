@@ -199,6 +199,22 @@ def test_a_change_in_the_cloud_reaches_the_dns_by_itself(
         cloud.record_sets[-1] = spf
 
 
+def test_a_fault_that_does_not_exist_leaves_the_dns_following_the_cloud(
+    internet: Internet, cloud: StubbedCloud
+) -> None:
+    with pytest.raises(ValueError, match="Unknown DNS fault gone"):
+        internet.publish(["gone"])
+    added = record_set("added.example.com.", "TXT", '"after the refusal"')
+    cloud.record_sets.append(added)
+    try:
+        deadline = time.monotonic() + 10
+        while "after the refusal" not in ask("added.example.com", dns.rdatatype.TXT).to_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        cloud.record_sets.remove(added)
+
+
 def test_a_dead_name_server_comes_back_on_request(internet: Internet, sender: Sender) -> None:
     internet.publish(["down"])
     with pytest.raises(dns.exception.Timeout):
