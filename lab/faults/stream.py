@@ -77,7 +77,8 @@ class Stream:
             "domains": _DOMAINS,
             "octets": _OCTETS,
             "sender": self.sender,
-            "recipient": "u{number}@d{domain}.sinkhole.example",
+            # Names that no resolver can remember from an earlier run.
+            "recipient": "u{number}@d{domain}." + self.run + ".sinkhole.example",
             "message_id": self._id_template,
         }
         self._program = subprocess.Popen(
