@@ -164,8 +164,9 @@ class Lab:
     def deploy_variant(self, *, extra_user_data: str) -> None:
         """Deploy the lab's environment with this script as its extra user data.
 
-        That changes the hosts' user data, so each host is replaced; `deploy` goes back to what was
-        deployed before. A script that ends with another status than 0 fails the deployment.
+        That changes the hosts' user data, so each host is replaced; `deploy` goes back to the
+        environment as its file has it. A script that ends with another status than 0 fails the
+        deployment.
 
         Raises:
             CloudError: the deployment failed and was rolled back; the text has AWS's reasons.
@@ -177,9 +178,10 @@ class Lab:
             (app / name).unlink(missing_ok=True)
             (app / name).symlink_to(PROJECT / name)
         (environments / "extra-user-data").write_text(extra_user_data)
-        settings = ENVIRONMENT.read_text().replace(
-            "\n[host]\n", '\n[host]\nextra_user_data = "extra-user-data"\n'
-        )
+        before, heading, after = ENVIRONMENT.read_text().partition("\n[host]\n")
+        if not heading or "extra_user_data" in after:
+            raise LabError(f"{ENVIRONMENT} must have a section [host] without extra_user_data.")
+        settings = f'{before}{heading}extra_user_data = "extra-user-data"\n{after}'
         (environments / ENVIRONMENT.name).write_text(settings)
         self.deploy(app=app)
 

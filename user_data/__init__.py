@@ -17,6 +17,7 @@ import json
 import re
 import textwrap
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 
 import zopfli.gzip
@@ -257,6 +258,8 @@ def _host_part(settings: HostSettings) -> str:
                 "content": settings.extra_user_data,
             }
         )
+    # Alike files beside one another: what compresses them looks back 32 KiB and no further.
+    contents.sort(key=itemgetter("path"))
     config = _content("cloud_config.yaml", settings)
     return config + _WRITE_FILES_JSON + json.dumps(contents)
 
