@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 
 from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
+from lab.instance.clock import LIBRARY, clock_script
 from lab.instance.hypervisor import NO_MACHINE_TAG
 from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
@@ -398,6 +399,22 @@ class Lab:
         behaviours = {"hangs": unanswered, "resets": refused, "errors": errors}
         faults = {name: how for how, names in behaviours.items() for name in names}
         self._ask("aws_apis", faults=faults)
+
+    def set_clock(self, *, offset_seconds: int) -> None:
+        """Let the clock of the host's mail services be ahead by so many seconds, or right with 0.
+
+        The services restart; see `lab.instance.clock` for what has that clock and what has not.
+
+        Raises:
+            LabError: the host did not change its clock; the text has its words.
+        """
+        internet = (
+            Path(f"/proc/{self.supervisor}/root") / str(self.places.state / "internet/root")[1:]
+        )
+        (library,) = internet.glob(LIBRARY)
+        done = self.run("bash", "-c", clock_script(offset_seconds), input=library.read_bytes())
+        if done.returncode:
+            raise LabError(f"The clock was not set: {done.stdout}{done.stderr}")
 
     def _host(self, instance_id: str | None) -> Any:
         """What the supervisor tells of a running instance, of the only one if not named."""
