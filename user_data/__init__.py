@@ -102,6 +102,7 @@ class _File:
     early: bool = False
 
 
+_DEFAULT_MODE = "0644"  # of cloud-init's write_files
 _PROGRAMS = "/usr/local/lib/postern"
 _UNITS = "/etc/systemd/system"
 
@@ -207,8 +208,9 @@ def decode(document: str) -> str:
         shown.append(f"==== part {part.get_filename()} ====\n{text.rstrip()}\n")
         if marker:
             for file in json.loads(files):
+                mode = file.get("permissions", _DEFAULT_MODE)
                 deferred = ", after the packages" if file.get("defer") else ""
-                shown.append(f"---- {file['path']} ({file['permissions']}{deferred}) ----")
+                shown.append(f"---- {file['path']} ({mode}{deferred}) ----")
                 shown.append(file["content"])
     return "\n".join(shown)
 
@@ -237,8 +239,8 @@ def _host_part(settings: HostSettings) -> str:
     contents = [
         {
             "path": file.path,
-            "permissions": file.mode,
             "content": _content(file.source, settings),
+            **({} if file.mode == _DEFAULT_MODE else {"permissions": file.mode}),
             **({} if file.early else {"defer": True}),
         }
         for file in _FILES
@@ -246,7 +248,6 @@ def _host_part(settings: HostSettings) -> str:
     contents.append(
         {
             "path": f"{_PROGRAMS}/packages",
-            "permissions": "0644",
             "content": "".join(f"{package}\n" for package in PACKAGES),
         }
     )
@@ -261,7 +262,7 @@ def _host_part(settings: HostSettings) -> str:
     # Alike files beside one another: what compresses them looks back 32 KiB and no further.
     contents.sort(key=itemgetter("path"))
     config = _content("cloud_config.yaml", settings)
-    return config + _WRITE_FILES_JSON + json.dumps(contents)
+    return config + _WRITE_FILES_JSON + json.dumps(contents, separators=(",", ":"))
 
 
 def _content(source: str, settings: HostSettings) -> str:
