@@ -18,7 +18,8 @@ def _secrets_manager_away(trial: Trial) -> None:
         trial,
         begin=lambda: trial.lab.aws_apis(unanswered=["secretsmanager"]),
         end=trial.lab.aws_apis,
-        seconds=60,
+        # There when the first call had no answer, half a minute after it was made.
+        until=lambda old: _wait_for_file(trial.lab, "/run/postern/failure", other_than=old),
     )
 
 
@@ -27,7 +28,7 @@ def _metadata_away(trial: Trial) -> None:
         trial,
         begin=lambda: trial.lab.metadata(answering=False),
         end=lambda: trial.lab.metadata(answering=True),
-        seconds=30,
+        until=lambda _: time.sleep(30),
     )
 
 
@@ -50,14 +51,19 @@ def _metadata_gone(trial: Trial) -> None:
 
 
 def _boot_during_an_outage(
-    trial: Trial, *, begin: Callable[[], None], end: Callable[[], None], seconds: float
+    trial: Trial,
+    *,
+    begin: Callable[[], None],
+    end: Callable[[], None],
+    until: Callable[[str], None],
 ) -> None:
+    """An outage from the end of the host on; `until` gets its id and returns when to end it."""
     with trial.stream() as stream:
         stream.wait_until(share=0.5)
         begin()
         try:
             old = trial.lab.crash_host()
-            time.sleep(seconds)
+            until(old)
         finally:
             end()
         trial.lab.wait_for_host(other_than=old)
@@ -77,18 +83,20 @@ def _deployment_fails_and_says(
         stream.wait_until(share=0.5)
         outage = executor.submit(_during_set_up, trial.lab, old, begin, end)
         try:
-            trial.lab.deploy_variant(extra_user_data="#!/bin/sh\necho another configuration\n")
+            # Another script for each reason: without a change no host would be replaced.
+            trial.lab.deploy_variant(extra_user_data=f"#!/bin/sh\necho not {reason}\n")
+            told = "The deployment turned green"
         except CloudError as refusal:
-            trial.expect(reason in str(refusal), f"No stack event says {reason}: {refusal}")
-        else:
-            trial.expect(False, "The deployment turned green")
+            told = str(refusal)
         outage.result()
+        trial.expect(reason in told, f"No stack event says {reason}: {told}")
         trial.repaired()
         stream.go_on()
 
 
 def _during_set_up(lab: Lab, old: str, begin: Callable[[], None], end: Callable[[], None]) -> None:
-    _wait_for_user_data(lab, other_than=old)
+    # cloud-init has its user data, and packages come next.
+    _wait_for_file(lab, "/etc/postern/settings", other_than=old)
     begin()
     try:
         lab.wait_for_host(other_than=old)
@@ -99,21 +107,22 @@ def _during_set_up(lab: Lab, old: str, begin: Callable[[], None], end: Callable[
         end()
 
 
-def _wait_for_user_data(lab: Lab, *, other_than: str, timeout: float = 180) -> None:
-    """Wait until cloud-init of another host has written the first files of its user data."""
+def _wait_for_file(lab: Lab, path: str, *, other_than: str, timeout: float = 240) -> None:
+    """Wait until another host than this one has that file."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if not set(lab.instance_ids) <= {other_than}:
-            with suppress(LabError):  # that host may be on its way up
-                if lab.run("test", "-e", "/etc/postern/settings").returncode == 0:
-                    return
+        with suppress(LabError):  # one host is on its way down, or the other on its way up
+            another = not set(lab.instance_ids) <= {other_than}
+            if another and lab.run("test", "-e", path).returncode == 0:
+                return
         time.sleep(0.2)
-    raise LabError(f"No new host had its user data after {timeout:.0f} s.")
+    raise LabError(f"No new host had {path} within {timeout:.0f} s.")
 
 
 FAULTS = (
     Fault(
-        name="Secrets Manager silent for a minute while a host boots", inflict=_secrets_manager_away
+        name="Secrets Manager silent for half a minute when a host asks it",
+        inflict=_secrets_manager_away,
     ),
     Fault(name="instance metadata silent for half a minute at a boot", inflict=_metadata_away),
     Fault(name="Secrets Manager silent for good: the update fails", inflict=_secrets_manager_gone),
