@@ -17,6 +17,7 @@ from lab.faults.growth import measure
 from lab.faults.report import Report
 from lab.faults.trial import BrokenPromise
 from lab.faults.trial import run as run_trial
+from lab.internet.receivers.sinkhole import BEHAVIOURS, Behaviour
 from lab.internet.verdict import Verdict, passes, table
 from lab.internet.zones import FAULTS, SERVER_FAULTS
 from lab.lab import Lab
@@ -152,6 +153,16 @@ def faults(
         if report is not None:
             report.write_text(found.markdown(), encoding="utf-8")
         raise typer.Exit(1 if found.broken else 0)
+
+
+@app.command()
+def sinkhole(
+    behaviour: Annotated[Behaviour, typer.Argument(help="What it does with mail from now on")],
+) -> None:
+    """Tell the sinkhole, the receiver of every name below sinkhole.example, how to behave."""
+    with _told_errors():
+        Lab.find().sinkhole(behaviour)
+        console.print(f"The sinkhole {BEHAVIOURS[behaviour]}.")
 
 
 @app.command()
