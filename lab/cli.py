@@ -17,7 +17,7 @@ from lab.faults.growth import measure
 from lab.faults.report import Report
 from lab.faults.trial import BrokenPromise
 from lab.faults.trial import run as run_trial
-from lab.internet.receivers.sinkhole import BEHAVIOURS, Behaviour, Orders
+from lab.internet.receivers.sinkhole import BEHAVIOURS, Behaviour
 from lab.internet.verdict import Verdict, passes, table
 from lab.internet.zones import FAULTS, SERVER_FAULTS
 from lab.lab import Lab
@@ -156,6 +156,16 @@ def faults(
 
 
 @app.command()
+def sinkhole(
+    behaviour: Annotated[Behaviour, typer.Argument(help="What it does with mail from now on")],
+) -> None:
+    """Tell the sinkhole, the receiver of every name below sinkhole.example, how to behave."""
+    with _told_errors():
+        Lab.find().sinkhole(behaviour)
+        console.print(f"The sinkhole {BEHAVIOURS[behaviour]}.")
+
+
+@app.command()
 def up() -> None:
     """Start the lab, deploy into it, and keep it."""
     with _told_errors():
@@ -232,26 +242,6 @@ def down() -> None:
             return
         with Steps(console).step("Ending the lab"):
             lab.end()
-
-
-@app.command(
-    help="Let mx.sinkhole.example, which takes mail for sinkhole.example and every name below it, "
-    "behave otherwise from now on.\n\n"
-    + "\n\n".join(f"{behaviour}: {sentence}." for behaviour, sentence in BEHAVIOURS.items())
-)
-def sinkhole(
-    behaviour: Annotated[Behaviour, typer.Argument(metavar="BEHAVIOUR", show_default=False)],
-    delay_seconds: Annotated[
-        float, typer.Option(min=0, help="How long the answer to a message takes")
-    ] = Orders.delay_seconds,
-    greylist_seconds: Annotated[
-        float, typer.Option(min=0, help="How long `greylist` defers")
-    ] = Orders.greylist_seconds,
-) -> None:
-    with _told_errors():
-        Lab.find().sinkhole(
-            behaviour, delay_seconds=delay_seconds, greylist_seconds=greylist_seconds
-        )
 
 
 def _deploy(lab: Lab, steps: Steps) -> None:

@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 
 from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
+from lab.instance.clock import LIBRARY, clock_script
 from lab.instance.hypervisor import NO_MACHINE_TAG
 from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
@@ -164,8 +165,9 @@ class Lab:
     def deploy_variant(self, *, extra_user_data: str) -> None:
         """Deploy the lab's environment with this script as its extra user data.
 
-        That changes the hosts' user data, so each host is replaced; `deploy` goes back to what was
-        deployed before. A script that ends with another status than 0 fails the deployment.
+        That changes the hosts' user data, so each host is replaced; `deploy` goes back to the
+        environment as its file has it. A script that ends with another status than 0 fails the
+        deployment.
 
         Raises:
             CloudError: the deployment failed and was rolled back; the text has AWS's reasons.
@@ -177,9 +179,10 @@ class Lab:
             (app / name).unlink(missing_ok=True)
             (app / name).symlink_to(PROJECT / name)
         (environments / "extra-user-data").write_text(extra_user_data)
-        settings = ENVIRONMENT.read_text().replace(
-            "\n[host]\n", '\n[host]\nextra_user_data = "extra-user-data"\n'
-        )
+        before, heading, after = ENVIRONMENT.read_text().partition("\n[host]\n")
+        if not heading or "extra_user_data" in after:
+            raise LabError(f"{ENVIRONMENT} must have a section [host] without extra_user_data.")
+        settings = f'{before}{heading}extra_user_data = "extra-user-data"\n{after}'
         (environments / ENVIRONMENT.name).write_text(settings)
         self.deploy(app=app)
 
@@ -396,6 +399,22 @@ class Lab:
         behaviours = {"hangs": unanswered, "resets": refused, "errors": errors}
         faults = {name: how for how, names in behaviours.items() for name in names}
         self._ask("aws_apis", faults=faults)
+
+    def set_clock(self, *, offset_seconds: int) -> None:
+        """Let the clock of the host's mail services be ahead by so many seconds, or right with 0.
+
+        The services restart; see `lab.instance.clock` for what has that clock and what has not.
+
+        Raises:
+            LabError: the host did not change its clock; the text has its words.
+        """
+        internet = (
+            Path(f"/proc/{self.supervisor}/root") / str(self.places.state / "internet/root")[1:]
+        )
+        (library,) = internet.glob(LIBRARY)
+        done = self.run("bash", "-c", clock_script(offset_seconds), input=library.read_bytes())
+        if done.returncode:
+            raise LabError(f"The clock was not set: {done.stdout}{done.stderr}")
 
     def _host(self, instance_id: str | None) -> Any:
         """What the supervisor tells of a running instance, of the only one if not named."""

@@ -17,6 +17,7 @@ import json
 import re
 import textwrap
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 
 import zopfli.gzip
@@ -101,6 +102,7 @@ class _File:
     early: bool = False
 
 
+_DEFAULT_MODE = "0644"  # of cloud-init's write_files
 _PROGRAMS = "/usr/local/lib/postern"
 _UNITS = "/etc/systemd/system"
 
@@ -206,8 +208,9 @@ def decode(document: str) -> str:
         shown.append(f"==== part {part.get_filename()} ====\n{text.rstrip()}\n")
         if marker:
             for file in json.loads(files):
+                mode = file.get("permissions", _DEFAULT_MODE)
                 deferred = ", after the packages" if file.get("defer") else ""
-                shown.append(f"---- {file['path']} ({file['permissions']}{deferred}) ----")
+                shown.append(f"---- {file['path']} ({mode}{deferred}) ----")
                 shown.append(file["content"])
     return "\n".join(shown)
 
@@ -236,8 +239,8 @@ def _host_part(settings: HostSettings) -> str:
     contents = [
         {
             "path": file.path,
-            "permissions": file.mode,
             "content": _content(file.source, settings),
+            **({} if file.mode == _DEFAULT_MODE else {"permissions": file.mode}),
             **({} if file.early else {"defer": True}),
         }
         for file in _FILES
@@ -245,7 +248,6 @@ def _host_part(settings: HostSettings) -> str:
     contents.append(
         {
             "path": f"{_PROGRAMS}/packages",
-            "permissions": "0644",
             "content": "".join(f"{package}\n" for package in PACKAGES),
         }
     )
@@ -257,8 +259,10 @@ def _host_part(settings: HostSettings) -> str:
                 "content": settings.extra_user_data,
             }
         )
+    # Alike files beside one another: what compresses them looks back 32 KiB and no further.
+    contents.sort(key=itemgetter("path"))
     config = _content("cloud_config.yaml", settings)
-    return config + _WRITE_FILES_JSON + json.dumps(contents)
+    return config + _WRITE_FILES_JSON + json.dumps(contents, separators=(",", ":"))
 
 
 def _content(source: str, settings: HostSettings) -> str:

@@ -7,19 +7,15 @@ from lab.faults.trial import Fault, Trial
 
 
 def _ends_without_shutdown(trial: Trial) -> None:
-    """With a full queue: port 25 is blocked until the successor is there."""
-    (old,) = trial.lab.instance_ids
+    """With a full queue: until then port 25 is blocked."""
     trial.lab.block_smtp(blocked=True)
-    try:
-        with trial.stream() as stream:
-            stream.wait_until(share=0.7)
-            trial.lab.crash_host()
-            trial.lab.wait_for_host(other_than=old)
-            trial.repaired()
-            stream.go_on()
-    finally:
+    with trial.stream() as stream:
+        stream.wait_until(share=0.7)
+        old = trial.lab.crash_host()
         trial.lab.block_smtp(blocked=False)
-    trial.flush(after_silence=True)
+        trial.lab.wait_for_host(other_than=old)
+        trial.repaired()
+        stream.go_on()
 
 
 def _updated(trial: Trial) -> None:

@@ -23,7 +23,7 @@ def _busy(trial: Trial) -> None:
         old = trial.lab.crash_host()
         with trial.lab.queue_volume_in_use():
             launches.close()
-            time.sleep(40)  # the successor has asked for the volume again and again
+            time.sleep(30)  # the successor has asked for the volume again and again
         _go_on(trial, stream, old)
 
 
@@ -87,23 +87,22 @@ def _full(trial: Trial) -> None:
             f"{refused} submissions refused with 4xx, {len(stream.accepted) - already} taken"
         )
         trial.run(f"rm {_QUEUES}/filler")
+        trial.lab.block_smtp(blocked=False)
         trial.repaired()
+    trial.flush(after_silence=True)
 
 
 @contextmanager
 def _full_queue(trial: Trial, *, until: float = 0.7) -> Iterator[Stream]:
-    """A stream of which this share is accepted; nothing leaves before the context ends."""
+    """A stream of which this share is accepted, and held back by a blocked port 25."""
     trial.lab.block_smtp(blocked=True)
-    try:
-        with trial.stream() as stream:
-            stream.wait_until(share=until)
-            yield stream
-    finally:
-        trial.lab.block_smtp(blocked=False)
-    trial.flush(after_silence=True)
+    with trial.stream() as stream:
+        stream.wait_until(share=until)
+        yield stream
 
 
 def _go_on(trial: Trial, stream: Stream, old: str) -> None:
+    trial.lab.block_smtp(blocked=False)
     trial.lab.wait_for_host(other_than=old)
     trial.repaired()
     stream.go_on()
@@ -146,7 +145,7 @@ def _e2fs(*command: str | Path) -> str:
 
 
 FAULTS = (
-    Fault(name="queue volume busy for 40 seconds", inflict=_busy),
+    Fault(name="queue volume busy for half a minute", inflict=_busy),
     Fault(name="queue volume blank", inflict=_blank),
     Fault(name="queue volume dirty", inflict=_dirty),
     Fault(name="queue volume with another file system, then put back", inflict=_foreign),

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from lab.images import root_filesystem
 
-PACKAGES = ("nsd", "opendkim", "opendmarc", "postfix", "postfix-policyd-spf-python")
+PACKAGES = (
+    "libfaketime",  # for the mail host, see lab.instance.clock; on EC2 it would not have it
+    "nsd",
+    "opendkim",
+    "opendmarc",
+    "postfix",
+    "postfix-policyd-spf-python",
+)
 
 
 def internet_image(*, cache: Path, progress: Callable[[str], None]) -> Path:

@@ -100,7 +100,7 @@ def test_nothing_leaves_unsigned_when_the_signer_is_down(lab: Lab) -> None:
     finally:
         lab.run("systemctl", "start", "opendkim")
 
-    # The submission queue is run every minute.
+    # The submission queue is run every 15 s.
     for verdict in lab.wait_for(message_id=message_id, timeout=100):
         assert faults(verdict) == {}
 

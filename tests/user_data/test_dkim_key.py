@@ -15,12 +15,23 @@ KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
 SECRET = {"domain": "mail.example.com", "selector": "s1", "private_key": KEY, "record": '"v=DKIM1"'}
 
 
-def fetch(folder: Path, answer: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the program with an AWS CLI that prints `answer`."""
+def fetch(
+    folder: Path, answer: str, *, status: int = 0, words: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the program with an AWS CLI that prints `answer`, and `words` on standard error.
+
+    `folder` stands for /run.
+    """
     (folder / "answer").write_text(answer)
+    (folder / "words").write_text(words)
     aws = folder / "aws"
-    aws.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\ncat {folder}/answer\nexit {status}\n')
+    aws.write_text(
+        f'#!/bin/sh\necho "$@" > {folder}/asked\ncat {folder}/answer\n'
+        f"cat {folder}/words >&2\nexit {status}\n"
+    )
     aws.chmod(0o755)
+    for directory in ("dkim-key", "postern"):
+        (folder / directory).mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, PROGRAM],
         check=False,
@@ -28,7 +39,7 @@ def fetch(folder: Path, answer: str, status: int = 0) -> subprocess.CompletedPro
         text=True,
         env={
             "PATH": f"{folder}:{os.environ['PATH']}",
-            "RUNTIME_DIRECTORY": str(folder),
+            "RUNTIME_DIRECTORY": str(folder / "dkim-key"),
             "REGION": "us-east-1",
             "DKIM_SECRET_ARN": "arn:secret",
             "SENDING_DOMAIN": "mail.example.com",
@@ -40,7 +51,7 @@ def fetch(folder: Path, answer: str, status: int = 0) -> subprocess.CompletedPro
 def test_the_key_goes_into_its_file_and_nowhere_else(tmp_path: Path) -> None:
     fetched = fetch(tmp_path, json.dumps(SECRET))
 
-    assert (tmp_path / "private.pem").read_text() == KEY
+    assert (tmp_path / "dkim-key/private.pem").read_text() == KEY
     assert (fetched.returncode, fetched.stdout, fetched.stderr) == (0, "", "")
     assert "--secret-id arn:secret" in (tmp_path / "asked").read_text()
 
@@ -66,11 +77,27 @@ def test_a_secret_that_is_not_this_hosts_is_refused_without_quoting_it(
     assert refused.returncode == 1
     assert problem in refused.stderr
     assert "PRIVATE" not in refused.stderr
-    assert not (tmp_path / "private.pem").exists()
+    assert not (tmp_path / "dkim-key/private.pem").exists()
 
 
-def test_a_refusal_by_aws_is_a_failure(tmp_path: Path) -> None:
-    refused = fetch(tmp_path, "", status=254)
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("AccessDeniedException: not authorized", "secretsmanager-get-secret-value-failed"),
+        ("Read timeout on endpoint URL", "secretsmanager-get-secret-value-failed"),
+        ("Unable to locate credentials.", "instance-metadata-not-answering"),
+    ],
+)
+def test_the_call_that_failed_is_named_until_aws_gives_the_secret(
+    tmp_path: Path, words: str, reason: str
+) -> None:
+    failure = tmp_path / "postern/failure"
+
+    refused = fetch(tmp_path, "", status=254, words=words)
 
     assert refused.returncode == 1
-    assert "AWS did not give the secret" in refused.stderr
+    assert f"fetch-dkim-key: {reason}: {words}" in refused.stderr
+    assert failure.read_text() == reason
+
+    assert fetch(tmp_path, json.dumps(SECRET)).returncode == 0
+    assert not failure.exists()

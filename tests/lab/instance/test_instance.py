@@ -1,6 +1,7 @@
 """An emulated EC2 instance that really boots, seen from inside and from outside."""
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def test_a_volume_comes_and_goes_with_its_attachment(host: Host, account: Accoun
 def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
     account: Account, machine: Machine, host: Host
 ) -> None:
-    """Last of this file: `host` ends here."""
+    """`host` ends here; the tests below go on with its successor."""
     volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
     link = by_id_link(volume)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
@@ -133,6 +134,50 @@ def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
         "mail-queue\n"
     )
 
+
+def test_after_a_crash_the_volume_holds_what_had_reached_it_and_nothing_else(
+    account: Account, machine: Machine
+) -> None:
+    (host,) = machine.hypervisor.hosts.values()
+    volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
+    link = by_id_link(volume)
+    account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdg")
+    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    run(host, "mkfs.ext4", "-q", link)
+    # Nothing is written but what is asked for: by itself it would be every five seconds.
+    run(host, "mount", "-o", "commit=300", link, "/mnt")
+    run(host, "sh", "-ec", "echo kept > /mnt/kept; sync /mnt/kept; echo lost > /mnt/lost")
+
+    machine.hypervisor.crash(host.instance_id)
+
+    described = account.ec2.describe_instances(InstanceIds=[host.instance_id])
+    state = described["Reservations"][0]["Instances"][0]["State"]["Name"]
+    assert state in ("shutting-down", "terminated")
+    image = machine.hypervisor.volume_image(volume)
+    superblock = subprocess.run(
+        ["dumpe2fs", "-h", image], check=True, capture_output=True, text=True
+    )
+    assert "needs_recovery" in superblock.stdout  # it was not unmounted
+    repaired = subprocess.run(["e2fsck", "-p", image], check=False, capture_output=True)
+    assert repaired.returncode <= 1, repaired.stdout
+    names = subprocess.run(
+        ["debugfs", "-R", "ls -p /", image], check=True, capture_output=True, text=True
+    )
+    assert "/kept/" in names.stdout
+    assert "/lost/" not in names.stdout
+
+
+def test_no_machine_boots_while_launches_are_held_back(account: Account, machine: Machine) -> None:
+    machine.hypervisor.hold_launches(held=True)
+    waiting = account.launch()
+    assert not eventually(lambda: bool(machine.hypervisor.hosts), 2)
+
+    machine.hypervisor.hold_launches(held=False)
+    assert machine.wait_for_boot(waiting).container.running
+
+
+def test_a_stopped_hypervisor_leaves_no_mount_and_no_loop_device(machine: Machine) -> None:
+    """Last of this file."""
     machine.hypervisor.stop()
     assert not any("Traceback" in report for report in machine.reports), machine.reports
     mounts = Path("/proc/self/mountinfo").read_text()
