@@ -54,6 +54,8 @@ listen-address={interface.resolver},{interface.router}
 server={upstream}
 # A record that a test changes is seen at once.
 cache-size=0
+# As many as the VPC resolver takes in a second; dnsmasq refuses beyond 150 unanswered ones.
+dns-forward-max=1024
 host-record={private_name(interface.address, region)},{interface.address}
 
 dhcp-authoritative

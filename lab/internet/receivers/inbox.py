@@ -35,7 +35,7 @@ class Inbox:
         """File a message, None if it was refused; returns the verdict with its path."""
         with self._adding:
             self._number += 1
-            name = f"{self._number:04}"
+            name = f"{self._number:06}"  # files are read in the order of their names
         if message is not None:
             verdict = replace(verdict, path=self._directory / f"{name}.eml")
             (self._directory / f"{name}.eml").write_bytes(message)

@@ -48,8 +48,8 @@ BEHAVIOURS: Mapping[Behaviour, str] = MappingProxyType(
         Behaviour.ACCEPT: "takes every message",
         Behaviour.REFUSE_CONNECTIONS: "listens no more",
         Behaviour.UNANSWERED: "takes connections and says nothing",
-        Behaviour.GREYLIST: "answers 451 at RCPT until seconds after the first attempt",
-        Behaviour.CLOSE_AFTER_EACH: "takes one message of a connection, then 421",
+        Behaviour.GREYLIST: "answers 451 4.7.1 to each client, sender and recipient at first",
+        Behaviour.CLOSE_AFTER_EACH: "takes one message a connection, then says 421 and closes",
         Behaviour.DEFER_AT_RCPT: "answers 450 4.2.1 at each RCPT",
         Behaviour.DEFER_AT_DATA: "answers 451 4.3.0 after each message",
         Behaviour.BOUNCE: "answers 550 5.1.1 at each RCPT",
@@ -77,21 +77,27 @@ class Orders:
     verify_every: int = 1
     """Of how many messages the signature of one is verified."""
 
+    def __post_init__(self) -> None:
+        if self.verify_every < 1:
+            raise ValueError(f"verify_every is {self.verify_every}: it has to be 1 or more.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transaction:
-    """A message, or a recipient, that the sinkhole gave its final answer to."""
+    """The sinkhole's answer to a message, or to a recipient that it refused."""
 
     time: float
     """Seconds since the epoch."""
     message_id: str
     """With its angle brackets; empty when the answer came before the message."""
     mail_from: str
+    """The envelope sender, empty for a bounce."""
     recipients: tuple[str, ...]
     address: str
     """The client's IP address."""
     accepted: bool
     reply: str
+    """Empty when it closed the connection instead."""
     signed: bool
     """Whether the message has a DKIM signature."""
     dkim: str

@@ -82,10 +82,10 @@ class _Sinkhole:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.orders = Orders()
-        self.changed = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._arguments = arguments
         self._records = _Records(arguments.directory)
-        self._first_attempts: dict[tuple[str, str], float] = {}
+        self._first_attempts: dict[tuple[str, str, str], float] = {}
         self._tls = _tls_context(arguments.certificate, arguments.key)
         self._expired_tls = _tls_context(arguments.expired_certificate, arguments.expired_key)
         self._listener: asyncio.Server | None = None
@@ -97,6 +97,11 @@ class _Sinkhole:
         async with control:
             await control.serve_forever()
 
+    async def answering(self) -> None:
+        """Return when the sinkhole is not to leave its clients without an answer."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.orders.behaviour is not Behaviour.UNANSWERED)
+
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self,
         server: SMTP,  # noqa: ARG002
@@ -105,7 +110,7 @@ class _Sinkhole:
         address: str,
         rcpt_options: list[str],  # noqa: ARG002
     ) -> str:
-        reply = self._answer_to_recipient(envelope, address)
+        reply = self._answer_to_recipient(session, envelope, address)
         if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
         else:
@@ -124,6 +129,7 @@ class _Sinkhole:
             dkim_result, accepting = "", "451 4.7.5 The key server did not answer"
         if self.orders.delay_seconds:
             await asyncio.sleep(self.orders.delay_seconds)
+        await self.answering()  # an answer that nobody gets is none
         match self.orders.behaviour:
             case Behaviour.DEFER_AT_DATA:
                 reply = "451 4.3.0 Not now"
@@ -150,12 +156,13 @@ class _Sinkhole:
     ) -> None:
         orders = json.loads(await reader.readline())
         self.orders = Orders(**{**orders, "behaviour": Behaviour(orders["behaviour"])})
+        self._first_attempts.clear()
         if self.orders.behaviour is Behaviour.REFUSE_CONNECTIONS:
             await self._stop_listening()
         else:
             await self._listen()
-        async with self.changed:
-            self.changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
         writer.write(b"done\n")
         writer.close()
 
@@ -182,7 +189,7 @@ class _Sinkhole:
             loop=asyncio.get_running_loop(),
         )
 
-    def _answer_to_recipient(self, envelope: Envelope, address: str) -> str:
+    def _answer_to_recipient(self, session: Session, envelope: Envelope, address: str) -> str:
         domain = address.rpartition("@")[2].lower()
         ours: str = self._arguments.domain
         if domain != ours and not domain.endswith(f".{ours}"):
@@ -194,7 +201,8 @@ class _Sinkhole:
                 return "450 4.2.1 Mailbox busy"
             case Behaviour.GREYLIST:
                 now = time.monotonic()
-                first = self._first_attempts.setdefault((envelope.mail_from or "", address), now)
+                triplet = _address(session), envelope.mail_from or "", address
+                first = self._first_attempts.setdefault(triplet, now)
                 if now - first < self.orders.greylist_seconds:
                     return "451 4.7.1 Greylisted, try again"
         return "250 2.1.5 Ok"
@@ -211,14 +219,13 @@ class _Sinkhole:
     ) -> None:
         header = message.partition(b"\r\n\r\n")[0]
         found = _MESSAGE_ID.search(header)
-        assert session.peer is not None
         self._records.add(
             Transaction(
                 time=time.time(),
                 message_id=found[1].decode(errors="replace") if found else "",
-                mail_from=envelope.mail_from or "",
+                mail_from=(envelope.mail_from or "").strip("<>"),
                 recipients=tuple(recipients),
-                address=session.peer[0],
+                address=_address(session),
                 accepted=reply.startswith("250"),
                 reply=reply,
                 signed=b"\r\ndkim-signature:" in b"\r\n" + header.lower(),
@@ -234,7 +241,6 @@ class _Session(SMTP):
     def __init__(self, sinkhole: _Sinkhole, **settings: Any) -> None:
         super().__init__(sinkhole, **settings)
         self._sinkhole = sinkhole
-        self._messages = 0
 
     @property
     def _behaviour(self) -> Behaviour:
@@ -242,10 +248,7 @@ class _Session(SMTP):
 
     async def push(self, status: AnyStr) -> None:
         """Send a reply, at the pace of the day."""
-        async with self._sinkhole.changed:
-            await self._sinkhole.changed.wait_for(
-                lambda: self._behaviour is not Behaviour.UNANSWERED
-            )
+        await self._sinkhole.answering()
         if self._behaviour is not Behaviour.SLOW:
             await super().push(status)
             return
@@ -264,30 +267,23 @@ class _Session(SMTP):
         else:
             await super().smtp_STARTTLS(arg)
 
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 - aiosmtpd's name
-        if not await self._closes_after_a_message():
-            await super().smtp_MAIL(arg)
-
-    async def smtp_RSET(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
-        if not await self._closes_after_a_message():
-            await super().smtp_RSET(arg)
-
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
-        self._messages += 1
         if self._behaviour is Behaviour.DROP_IN_DATA:
             await self.push("354 Begin")
             with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 await self._reader.readuntil(b"\r\n")
             _hang_up(self)
-        else:
-            await super().smtp_DATA(arg)
+            return
+        await super().smtp_DATA(arg)
+        if self._behaviour is Behaviour.CLOSE_AFTER_EACH:
+            await self._reader.readuntil(b"\r\n")
+            await self.push("421 4.7.0 One message a connection")
+            _hang_up(self)
 
-    async def _closes_after_a_message(self) -> bool:
-        if self._behaviour is not Behaviour.CLOSE_AFTER_EACH or not self._messages:
-            return False
-        await self.push("421 4.7.0 One message a connection")
-        _hang_up(self)
-        return True
+
+def _address(session: Session) -> str:
+    assert session.peer is not None
+    return str(session.peer[0])
 
 
 def _hang_up(session: SMTP) -> None:

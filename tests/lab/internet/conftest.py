@@ -135,7 +135,11 @@ class Sender:
         mail_from: str = f"application@{SENDING_DOMAIN}",
         domains: Sequence[str] = tuple(_EXCHANGES),
     ) -> None:
-        """Deliver a sample to its recipients in `domains`; refusals are the receiver's to tell."""
+        """Deliver a sample to its recipients in `domains`; refusals are the receiver's to tell.
+
+        Raises:
+            smtplib.SMTPDataError: the message was deferred.
+        """
         message = b"".join(
             line + b"\r\n" for line in sample.content.splitlines() if not line.startswith(b"Bcc:")
         )
@@ -151,7 +155,9 @@ class Sender:
                 for recipient in recipients:
                     code, reply = client.rcpt(recipient)
                     assert code == 250, reply
-                client.data(message)
+                code, reply = client.data(message)
+                if 400 <= code < 500:
+                    raise smtplib.SMTPDataError(code, reply)
 
     def sign(self, message: bytes, *, selector: str = "s1") -> bytes:
         """The DKIM-Signature field that belongs before `message`."""

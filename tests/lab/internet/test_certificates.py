@@ -52,3 +52,11 @@ def test_only_root_can_read_a_key_and_the_authority_s_is_nowhere(tmp_path: Path)
     assert issued.key.stat().st_mode & 0o077 == 0
     keys = [file for file in tmp_path.iterdir() if b"PRIVATE KEY" in file.read_bytes()]
     assert keys == [issued.key]
+
+
+def test_an_expired_certificate_is_so_for_no_other_reason(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    expired = authority.issue("mx.example.net", expired=True)
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+        handshake(authority.certificate, expired, "mx.example.net")
+    handshake(authority.certificate, authority.issue("mx.example.net"), "mx.example.net")

@@ -1,6 +1,7 @@
 """The running Internet, with real mail: what each receiver says of good mail and of each fault."""
 
 import http.client
+import smtplib
 import socket
 import ssl
 import time
@@ -213,6 +214,20 @@ def test_a_fault_that_does_not_exist_leaves_the_dns_following_the_cloud(
             time.sleep(0.05)
     finally:
         cloud.record_sets.remove(added)
+
+
+@pytest.mark.parametrize("fault", ["down", "servfail"])
+def test_a_receiver_that_gets_no_answer_from_dns_does_not_refuse_for_good(
+    internet: Internet, sender: Sender, fault: str
+) -> None:
+    sample = plain()
+    internet.publish([fault])
+    with pytest.raises(smtplib.SMTPDataError, match=r"451, b'4\.4\.3 "):
+        sender.send(sample, domains=["example.net"])
+    internet.publish()
+    sender.send(sample, domains=["example.net"])
+    (verdict,) = internet.wait_for(message_id=sample.message_id, receivers=[FIRST], timeout=30)
+    assert faults(verdict) == {}
 
 
 def test_a_dead_name_server_comes_back_on_request(internet: Internet, sender: Sender) -> None:

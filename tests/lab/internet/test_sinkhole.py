@@ -5,11 +5,15 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import dns.message
+import dns.query
+import dns.rdatatype
 import pytest
 
-from lab.internet.addresses import SINKHOLE, SINKHOLE_NAME
+from lab.internet.addresses import NAME_SERVER, SINKHOLE, SINKHOLE_NAME
 from lab.internet.internet import Internet
 from lab.internet.receivers.sinkhole import (
     BEHAVIOURS,
@@ -19,7 +23,7 @@ from lab.internet.receivers.sinkhole import (
     Transaction,
     Transactions,
 )
-from lab.network import nat_namespace
+from lab.network import INTERNET, nat_namespace
 from lab.network.namespace import entered
 from tests.lab.internet.conftest import ELASTIC_IP, SENDING_DOMAIN, ZONE, Sender
 
@@ -110,6 +114,32 @@ def test_a_signed_message_over_tls_is_recorded_in_full(
     assert transactions.read() == []
 
 
+def test_a_bounce_has_no_envelope_sender(client: smtplib.SMTP, transactions: Transactions) -> None:
+    client.mail("")
+    client.rcpt(RECIPIENT)
+    assert client.data(MESSAGE)[0] == 250
+    assert only(transactions).mail_from == ""
+
+
+def test_hundreds_may_connect_at_once(sinkhole: Sinkhole) -> None:  # noqa: ARG001 - is up
+    with ExitStack() as stack:
+        connections = [stack.enter_context(raw_connection()) for _ in range(400)]
+        assert all(connection.recv(4) == b"220 " for connection in connections)
+
+
+def test_every_name_below_its_domain_has_it_as_exchange(
+    sinkhole: Sinkhole,  # noqa: ARG001 - is up, and so is DNS
+) -> None:
+    for domain in ("sinkhole.example", "d17.sinkhole.example", "d17.run.sinkhole.example"):
+        with entered(INTERNET):
+            client = socket.create_connection((NAME_SERVER, 53), timeout=5)
+        with client:
+            client.setblocking(False)
+            query = dns.message.make_query(domain, dns.rdatatype.MX)
+            answer = dns.query.tcp(query, "", timeout=5, sock=client)
+        assert [str(mx.exchange) for mx in answer.answer[0]] == [f"{SINKHOLE_NAME}."]
+
+
 def test_unsigned_and_altered_messages_are_told_from_signed_ones_and_kept(
     client: smtplib.SMTP, transactions: Transactions, sender: Sender, received: Path
 ) -> None:
@@ -131,6 +161,8 @@ def test_unsigned_and_altered_messages_are_told_from_signed_ones_and_kept(
 def test_of_so_many_messages_one_is_verified(
     sinkhole: Sinkhole, client: smtplib.SMTP, transactions: Transactions, sender: Sender
 ) -> None:
+    with pytest.raises(ValueError, match="verify_every is 0"):
+        Orders(verify_every=0)
     sinkhole.obey(Orders(verify_every=2))
     message = sender.sign(MESSAGE) + MESSAGE
     for _ in range(4):
@@ -195,6 +227,20 @@ def test_an_unanswered_connection_is_answered_when_the_behaviour_ends(sinkhole: 
         assert connection.recv(100).startswith(b"220 mx.sinkhole.example")
 
 
+def test_an_answer_that_nobody_got_is_not_recorded(
+    sinkhole: Sinkhole, client: smtplib.SMTP, transactions: Transactions
+) -> None:
+    assert to_recipient(client)[0] == 250
+    assert client.docmd("DATA")[0] == 354
+    sinkhole.obey(Orders(behaviour=Behaviour.UNANSWERED))
+    client.send(MESSAGE + b".\r\n")
+    time.sleep(0.3)
+    assert transactions.read() == []
+    sinkhole.obey(Orders())
+    assert client.getreply()[0] == 250
+    assert only(transactions).accepted
+
+
 def test_a_slow_answer_has_one_byte_a_second_until_the_behaviour_ends(sinkhole: Sinkhole) -> None:
     sinkhole.obey(Orders(behaviour=Behaviour.SLOW))
     with raw_connection() as connection:
@@ -222,12 +268,35 @@ def test_greylisting_defers_each_sender_and_recipient_for_the_ordered_time(
     assert to_recipient(client, "grey3@sinkhole.example")[0] == 451
 
 
-def test_the_second_message_of_a_connection_meets_421_and_its_end(
-    sinkhole: Sinkhole, client: smtplib.SMTP, transactions: Transactions
+def test_greylisting_begins_anew_when_it_is_ordered_again(
+    sinkhole: Sinkhole, client: smtplib.SMTP
+) -> None:
+    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=0.2))
+    assert to_recipient(client)[0] == 451
+    time.sleep(0.3)
+    assert to_recipient(client)[0] == 250
+    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=0.2))
+    assert to_recipient(client)[0] == 451
+
+
+def test_greylisting_knows_the_client(sinkhole: Sinkhole, client: smtplib.SMTP) -> None:
+    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=0.2))
+    assert to_recipient(client)[0] == 451
+    time.sleep(0.3)
+    with entered(INTERNET):
+        another = smtplib.SMTP(SINKHOLE, local_hostname=SENDING_DOMAIN, timeout=10)
+    with another:
+        another.ehlo()
+        assert to_recipient(another)[0] == 451
+
+
+@pytest.mark.parametrize("command", ["MAIL FROM:<a@mail.example.com>", "RSET", "NOOP", "QUIT"])
+def test_whatever_follows_the_first_message_of_a_connection_meets_421_and_its_end(
+    sinkhole: Sinkhole, client: smtplib.SMTP, transactions: Transactions, command: str
 ) -> None:
     sinkhole.obey(Orders(behaviour=Behaviour.CLOSE_AFTER_EACH))
     assert deliver(client)[0] == 250
-    assert client.docmd("MAIL", f"FROM:<{MAIL_FROM}>") == (421, b"4.7.0 One message a connection")
+    assert client.docmd(command) == (421, b"4.7.0 One message a connection")
     with pytest.raises(smtplib.SMTPServerDisconnected):
         client.noop()
     assert only(transactions).accepted
