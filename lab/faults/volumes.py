@@ -63,7 +63,7 @@ def _foreign(trial: Trial) -> None:
 def _damaged(trial: Trial) -> None:
     def damage(image: Path) -> None:
         with image.open("r+b") as file:
-            file.write(bytes(1 << 20))  # the superblock is in there, and looks blank now
+            file.write(bytes(4096))  # where the superblock is: libblkid finds nothing now
 
     def repair(image: Path, _original: Path) -> None:
         # As an operator would: from the first backup of the superblock.
