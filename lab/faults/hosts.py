@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from lab.cloud.cloud import CloudError
+from lab.faults.stream import Stream
 from lab.faults.trial import Fault, Trial
 
 
 def _ends_without_shutdown(trial: Trial) -> None:
-    """With a full queue: until then port 25 is blocked."""
-    trial.lab.block_smtp(blocked=True)
-    with trial.stream() as stream:
-        stream.wait_until(share=0.7)
+    with trial.full_queue() as stream:
         old = trial.lab.crash_host()
         trial.lab.block_smtp(blocked=False)
         trial.lab.wait_for_host(other_than=old)
@@ -20,19 +18,16 @@ def _ends_without_shutdown(trial: Trial) -> None:
 
 def _updated(trial: Trial) -> None:
     (old,) = trial.lab.instance_ids
-    with trial.stream() as stream:
-        stream.wait_until(share=0.5)
+    with trial.full_queue() as stream:
         trial.lab.deploy_variant(extra_user_data="#!/bin/sh\necho an application is installed\n")
         trial.expect(trial.lab.instance_ids != [old], "The update did not replace the host")
-        trial.repaired()
-        stream.go_on()
+        _go_on(trial, stream)
     trial.lab.deploy()
 
 
 def _update_fails(trial: Trial) -> None:
     (old,) = trial.lab.instance_ids
-    with trial.stream() as stream:
-        stream.wait_until(share=0.5)
+    with trial.full_queue() as stream:
         try:
             trial.lab.deploy_variant(extra_user_data="#!/bin/sh\nexit 1\n")
         except CloudError as refusal:
@@ -43,8 +38,14 @@ def _update_fails(trial: Trial) -> None:
         else:
             trial.expect(False, "A host whose set-up failed turned the deployment green")
         trial.expect(trial.lab.instance_ids != [old], "No new host was tried")
-        trial.repaired()
-        stream.go_on()
+        _go_on(trial, stream)
+
+
+def _go_on(trial: Trial, stream: Stream) -> None:
+    trial.lab.block_smtp(blocked=False)
+    trial.repaired()
+    stream.go_on()
+    trial.flush(after_silence=True)
 
 
 FAULTS = (

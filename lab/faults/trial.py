@@ -63,6 +63,17 @@ class Trial:
         with self._stream:
             yield self._stream
 
+    @contextmanager
+    def full_queue(self, *, until: float = 0.7) -> Iterator[Stream]:
+        """As `stream`, when this share was accepted and port 25 held everything back so far.
+
+        Whoever calls this opens port 25 again.
+        """
+        self.lab.block_smtp(blocked=True)
+        with self._stream:
+            self._stream.wait_until(share=until)
+            yield self._stream
+
     def repaired(self) -> None:
         """The fault is over: recovery begins."""
         self._repaired_at = time.time()

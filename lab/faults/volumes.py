@@ -6,8 +6,8 @@ import hashlib
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from lab.control import LabError
@@ -18,7 +18,7 @@ _QUEUES = "/var/spool/queue"
 
 
 def _busy(trial: Trial) -> None:
-    with _full_queue(trial) as stream, ExitStack() as launches:
+    with trial.full_queue() as stream, ExitStack() as launches:
         launches.enter_context(trial.lab.hold_launches())
         old = trial.lab.crash_host()
         with trial.lab.queue_volume_in_use():
@@ -42,7 +42,7 @@ def _blank(trial: Trial) -> None:
 
 
 def _dirty(trial: Trial) -> None:
-    with _full_queue(trial) as stream:
+    with trial.full_queue() as stream:
         with trial.lab.hold_launches():
             old = trial.lab.crash_host()
             features = _e2fs("dumpe2fs", "-h", trial.lab.queue_volume().image)
@@ -73,7 +73,7 @@ def _damaged(trial: Trial) -> None:
 
 
 def _full(trial: Trial) -> None:
-    with _full_queue(trial, until=0.4) as stream:
+    with trial.full_queue(until=0.4) as stream:
         trial.run(
             f"free=$(df --block-size=1 --output=avail {_QUEUES} | tail -1);"
             f"fallocate --length $((free - 8000000)) {_QUEUES}/filler;"
@@ -92,15 +92,6 @@ def _full(trial: Trial) -> None:
     trial.flush(after_silence=True)
 
 
-@contextmanager
-def _full_queue(trial: Trial, *, until: float = 0.7) -> Iterator[Stream]:
-    """A stream of which this share is accepted, and held back by a blocked port 25."""
-    trial.lab.block_smtp(blocked=True)
-    with trial.stream() as stream:
-        stream.wait_until(share=until)
-        yield stream
-
-
 def _go_on(trial: Trial, stream: Stream, old: str) -> None:
     trial.lab.block_smtp(blocked=False)
     trial.lab.wait_for_host(other_than=old)
@@ -112,7 +103,7 @@ def _refused_until_repaired(
     trial: Trial, *, harm: Callable[[Path], None], repair: Callable[[Path, Path], None]
 ) -> None:
     """The successor must not touch a volume that `harm` was done to, and take the repaired one."""
-    with _full_queue(trial) as stream:
+    with trial.full_queue() as stream:
         with trial.lab.hold_launches():
             old = trial.lab.crash_host()
             image = trial.lab.queue_volume().image
