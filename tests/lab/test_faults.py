@@ -11,9 +11,12 @@ pytestmark = pytest.mark.lab
 
 MESSAGES = 60
 SECONDS = 5.0
+# The longest of all, in which nothing can be signalled for minutes: `make faults` has it.
+TOO_LONG = "instance metadata silent during set-up: the update fails"
+TRIED = [fault for fault in FAULTS if fault.name != TOO_LONG]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", TRIED, ids=lambda fault: fault.name)
 def test_no_accepted_message_is_lost_or_left_unsigned(lab: Lab, fault: Fault) -> None:
     result = run(fault, lab, messages=MESSAGES, seconds=SECONDS)
 
