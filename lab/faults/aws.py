@@ -66,9 +66,7 @@ def _boot_during_an_outage(
             until(old)
         finally:
             end()
-        trial.lab.wait_for_host(other_than=old)
-        trial.repaired()
-        stream.go_on()
+        trial.go_on_after(old)
 
 
 def _deployment_fails_and_says(

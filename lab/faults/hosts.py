@@ -8,12 +8,8 @@ from lab.faults.trial import Fault, Trial
 
 
 def _ends_without_shutdown(trial: Trial) -> None:
-    with trial.full_queue() as stream:
-        old = trial.lab.crash_host()
-        trial.lab.block_smtp(blocked=False)
-        trial.lab.wait_for_host(other_than=old)
-        trial.repaired()
-        stream.go_on()
+    with trial.full_queue():
+        trial.go_on_after(trial.lab.crash_host())
 
 
 def _updated(trial: Trial) -> None:

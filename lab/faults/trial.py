@@ -48,7 +48,6 @@ class Trial:
         `patience` is how many seconds everything is waited for, acceptance and the end of each.
         """
         self.lab = lab
-        self.messages = messages
         self.notes: list[str] = []
         self._stream = Stream(lab, messages=messages, seconds=seconds, patience=patience)
         self._patience = patience
@@ -73,6 +72,13 @@ class Trial:
         with self._stream:
             self._stream.wait_until(share=until)
             yield self._stream
+
+    def go_on_after(self, host: str) -> None:
+        """Open port 25, wait until the successor of `host` is ready, and stream on from there."""
+        self.lab.block_smtp(blocked=False)
+        self.lab.wait_for_host(other_than=host)
+        self.repaired()
+        self._stream.go_on()
 
     def repaired(self) -> None:
         """The fault is over: recovery begins."""

@@ -11,20 +11,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.control import LabError
-from lab.faults.stream import Stream
 from lab.faults.trial import Fault, Trial
 
 _QUEUES = "/var/spool/queue"
 
 
 def _busy(trial: Trial) -> None:
-    with trial.full_queue() as stream, ExitStack() as launches:
+    with trial.full_queue(), ExitStack() as launches:
         launches.enter_context(trial.lab.hold_launches())
         old = trial.lab.crash_host()
         with trial.lab.queue_volume_in_use():
             launches.close()
             time.sleep(30)  # the successor has asked for the volume again and again
-        _go_on(trial, stream, old)
+        trial.go_on_after(old)
 
 
 def _blank(trial: Trial) -> None:
@@ -42,12 +41,12 @@ def _blank(trial: Trial) -> None:
 
 
 def _dirty(trial: Trial) -> None:
-    with trial.full_queue() as stream:
+    with trial.full_queue():
         with trial.lab.hold_launches():
             old = trial.lab.crash_host()
             features = _e2fs("dumpe2fs", "-h", trial.lab.queue_volume().image)
             trial.expect("needs_recovery" in features, "The crash left a clean file system")
-        _go_on(trial, stream, old)
+        trial.go_on_after(old)
 
 
 def _foreign(trial: Trial) -> None:
@@ -92,18 +91,11 @@ def _full(trial: Trial) -> None:
     trial.flush(after_silence=True)
 
 
-def _go_on(trial: Trial, stream: Stream, old: str) -> None:
-    trial.lab.block_smtp(blocked=False)
-    trial.lab.wait_for_host(other_than=old)
-    trial.repaired()
-    stream.go_on()
-
-
 def _refused_until_repaired(
     trial: Trial, *, harm: Callable[[Path], None], repair: Callable[[Path, Path], None]
 ) -> None:
     """The successor must not touch a volume that `harm` was done to, and take the repaired one."""
-    with trial.full_queue() as stream:
+    with trial.full_queue():
         with trial.lab.hold_launches():
             old = trial.lab.crash_host()
             image = trial.lab.queue_volume().image
@@ -123,7 +115,7 @@ def _refused_until_repaired(
             trial.expect(_digest(image) == harmed, "The host wrote to a volume not its own")
             repair(image, original)
             original.unlink()
-        _go_on(trial, stream, refusing)
+        trial.go_on_after(refusing)
 
 
 def _digest(image: Path) -> str:
