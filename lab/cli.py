@@ -18,7 +18,7 @@ from lab.faults.report import Report
 from lab.faults.trial import BrokenPromise
 from lab.faults.trial import run as run_trial
 from lab.internet.verdict import Verdict, passes, table
-from lab.internet.zones import FAULTS
+from lab.internet.zones import FAULTS, SERVER_FAULTS
 from lab.lab import Lab
 from lab.places import Places
 from lab.preflight import CannotRunHere, require_a_fit_machine
@@ -31,7 +31,7 @@ app = typer.Typer(
 console = Console(soft_wrap=False)
 
 # Without a name server no host can start.
-DNS_FAULTS = FAULTS.keys() - {"down"}
+DNS_FAULTS = FAULTS.keys() - set(SERVER_FAULTS)
 _LISTED_FAULTS = ", ".join(sorted(DNS_FAULTS))
 _RECIPIENTS = ["anyone@example.net", "anyone@example.org"]
 

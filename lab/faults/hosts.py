@@ -19,7 +19,7 @@ def _ends_without_shutdown(trial: Trial) -> None:
             stream.go_on()
     finally:
         trial.lab.block_smtp(blocked=False)
-    trial.flush()
+    trial.flush(after_silence=True)
 
 
 def _updated(trial: Trial) -> None:

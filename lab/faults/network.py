@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from lab.faults.trial import Fault, Trial
 
 _MOST_PROCESSES = 300
@@ -54,8 +52,7 @@ def expect_few_processes(trial: Trial) -> None:
 
 def _recover(trial: Trial) -> None:
     trial.repaired()
-    time.sleep(31)  # a connection attempt lasts up to 30 s, and its message is not tried meanwhile
-    trial.flush()
+    trial.flush(after_silence=True)
 
 
 FAULTS = (

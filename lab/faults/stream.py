@@ -77,14 +77,15 @@ class Stream:
             "domains": _DOMAINS,
             "octets": _OCTETS,
             "sender": self.sender,
-            "recipient": "u{number}@d{domain}.sinkhole.example",
+            # Names that no resolver can remember from an earlier run.
+            "recipient": "u{number}@d{domain}." + self.run + ".sinkhole.example",
             "message_id": self._id_template,
         }
         self._program = subprocess.Popen(
             self._lab.host_command(
                 "python3", "-u", "-c", _PROGRAM.read_text(), json.dumps(settings)
             ),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -129,7 +130,8 @@ class Stream:
 
     def _stop(self) -> None:
         if self._program is not None:
-            self._program.kill()
+            assert self._program.stdin is not None
+            self._program.stdin.close()  # which ends it, also inside the host
             self._program.wait()
             assert self._reader is not None
             self._reader.join()

@@ -30,6 +30,7 @@ PAUSE_SECONDS = 0.5  # after a refusal
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     numbers: queue.Queue[int] = queue.Queue()
     threading.Thread(target=pace, args=(numbers, settings), daemon=True).start()
     sessions = [
@@ -40,6 +41,12 @@ def main() -> None:
         session.start()
     for session in sessions:
         session.join()
+
+
+def end_with_stdin() -> None:
+    """End when nobody counts any more: then no more may be sent."""
+    os.read(0, 1)  # unbuffered: a buffer's lock would not be free when Python ends
+    os._exit(0)
 
 
 def pace(numbers: "queue.Queue[int]", settings: dict[str, Any]) -> None:
@@ -128,10 +135,7 @@ def by_command(sender: str, recipient: str, text: bytes) -> str:  # noqa: ARG001
 
 def say(event: str) -> None:
     with SAYING:
-        try:
-            print(event, flush=True)
-        except BrokenPipeError:  # nobody counts any more, so no more may be sent
-            os._exit(1)
+        print(event, flush=True)
 
 
 SAYING = threading.Lock()

@@ -67,12 +67,15 @@ class Trial:
         """The fault is over: recovery begins."""
         self._repaired_at = time.time()
 
-    def flush(self) -> None:
-        """Try everything in both queues now, as an operator would; by themselves they take longer.
+    def flush(self, *, after_silence: bool = False) -> None:
+        """Try everything in the queue now, as an operator would; by itself it takes five minutes.
 
-        What was deferred is tried again after five minutes, the submission queue every minute.
+        After a silence attempts are still going on, for 30 s at most, and what is being tried is
+        not tried a second time: so that is waited for.
         """
-        self.run("sendmail -qR@; sendmail -Ac -q")
+        if after_silence:
+            time.sleep(31)
+        self.run("sendmail -qR@")
 
     def run(self, script: str, *, timeout: float = 120) -> str:
         """What a shell script prints on the host; raises LabError when it fails."""

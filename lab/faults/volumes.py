@@ -75,7 +75,9 @@ def _damaged(trial: Trial) -> None:
 def _full(trial: Trial) -> None:
     with _full_queue(trial, until=0.4) as stream:
         trial.run(
-            f"fallocate --length $(df -B1 --output=avail {_QUEUES} | tail -1) {_QUEUES}/filler"
+            f"free=$(df --block-size=1 --output=avail {_QUEUES} | tail -1);"
+            f"fallocate --length $((free - 8000000)) {_QUEUES}/filler;"
+            f"! cat /dev/zero >>{_QUEUES}/filler"  # until there is no space left
         )
         already = len(stream.accepted)
         time.sleep(35)  # what is being tried is deferred meanwhile, which has to be written down
@@ -98,7 +100,7 @@ def _full_queue(trial: Trial, *, until: float = 0.7) -> Iterator[Stream]:
             yield stream
     finally:
         trial.lab.block_smtp(blocked=False)
-    trial.flush()
+    trial.flush(after_silence=True)
 
 
 def _go_on(trial: Trial, stream: Stream, old: str) -> None:

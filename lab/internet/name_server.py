@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -16,15 +17,23 @@ import dns.rdatatype
 
 from lab.internet import addresses
 from lab.internet.service import Service
-from lab.internet.zones import CloudRecords, read_record_sets, zone_files
+from lab.internet.zones import (
+    SERVER_FAULTS,
+    CloudRecords,
+    known_faults,
+    read_record_sets,
+    zone_files,
+)
 from lab.network.namespace import command_in, entered
 
 _ZONES = Path("etc/nsd/zones")
+_PORT = 53
+_PORT_ASIDE = 5353  # nsd's while a faulty server has its place
 
 # Debian's nsd limits repeated answers to one client (200 a second); a lab is one client.
 _CONFIGURATION = """\
 server:
-    ip-address: {address}
+    ip-address: {address}@{port}
     zonesdir: "/{zones}"
     pidfile: ""
     server-count: 1
@@ -68,6 +77,7 @@ class NameServer:
         self._mirror_hosts = mirror_hosts
         self._records = CloudRecords()
         self._faults: frozenset[str] = frozenset()
+        self._server_fault = ""
         self._serial = int(time.time())
         self._publishing = threading.Lock()
         self._nsd = Service(
@@ -76,28 +86,43 @@ class NameServer:
             namespace=namespace,
             log=log,
         )
+        self._hindered = {
+            fault: Service(
+                name=f"{fault} DNS",
+                command=command_in(
+                    namespace,
+                    [
+                        *(sys.executable, "-m", "lab.internet.hindered_dns", fault),
+                        *(addresses.NAME_SERVER, str(_PORT_ASIDE)),
+                    ],
+                ),
+                namespace=namespace,
+                log=log.with_name(f"{fault}-dns.log"),
+                listens=[(addresses.NAME_SERVER, _PORT)],
+            )
+            for fault in ("slow", "servfail")
+        }
 
     def start(self) -> None:
         """Serve the records of now; return when they are being served."""
         with self._publishing:
             self._records = self._read()
-            zones = self._write_zones()
-            self._configuration.write_text(
-                _CONFIGURATION.format(address=addresses.NAME_SERVER, zones=_ZONES)
-                + "".join(_ZONE.format(zone=zone) for zone in zones)
-            )
-            self._nsd.start()
-            self._wait_until_served(zones)
+            self._publish()
 
     def publish(self, faults: Iterable[str] = ()) -> None:
         """Serve the records of now with exactly these `faults` (see `zones.FAULTS`).
 
         Returns when every zone is being served in its new state. A fault stays until the next
-        call. With "down" the server is stopped, so that queries go unanswered.
+        call. With "down" the server is stopped, so that queries go unanswered; with "slow" and
+        "servfail" another has its place.
+
+        Raises:
+            ValueError: there is no such fault; what was served stays.
         """
+        chosen = known_faults(faults)
         with self._publishing:
             self._records = self._read()
-            self._faults = frozenset(faults)
+            self._faults = chosen
             self._publish()
 
     def refresh(self) -> None:
@@ -111,18 +136,38 @@ class NameServer:
     def stop(self) -> None:
         """Stop serving."""
         with self._publishing:
-            self._nsd.stop()
+            self._stop()
+
+    def _stop(self) -> None:
+        for server in (*self._hindered.values(), self._nsd):
+            server.stop()
 
     def _publish(self) -> None:
         zones = self._write_zones()
-        if "down" in self._faults:
-            self._nsd.stop()
+        server_fault = next((fault for fault in SERVER_FAULTS if fault in self._faults), "")
+        if server_fault != self._server_fault:
+            self._stop()  # they all want the same port
+            self._server_fault = server_fault
+        if server_fault == "down":
             return
         if self._nsd.running:
             self._nsd.signal(signal.SIGHUP)
         else:
+            self._configuration.write_text(
+                _CONFIGURATION.format(
+                    address=addresses.NAME_SERVER, port=self._nsd_port, zones=_ZONES
+                )
+                + "".join(_ZONE.format(zone=zone) for zone in zones)
+            )
             self._nsd.start()
         self._wait_until_served(zones)
+        if server_fault and not self._hindered[server_fault].running:
+            self._hindered[server_fault].start()
+            self._hindered[server_fault].wait_until_ready()
+
+    @property
+    def _nsd_port(self) -> int:
+        return _PORT_ASIDE if self._server_fault else _PORT
 
     def _write_zones(self) -> list[str]:
         """Write every zone file with the next serial; returns the zones' names."""
@@ -155,7 +200,9 @@ class NameServer:
         with client:
             client.setblocking(False)
             try:
-                answer = dns.query.udp(query, addresses.NAME_SERVER, timeout=0.2, sock=client)
+                answer = dns.query.udp(
+                    query, addresses.NAME_SERVER, timeout=0.2, port=self._nsd_port, sock=client
+                )
             except dns.exception.Timeout:
                 return False
         return any(rrset[0].serial == self._serial for rrset in answer.answer)

@@ -26,9 +26,14 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "ptr-missing": "no reverse DNS for the Elastic IPs",
         "dmarc-missing": "no DMARC record",
         "down": "the name server does not answer",
+        "slow": "the name server gives each answer three seconds late",
+        "servfail": "the name server answers every query with SERVFAIL",
     }
 )
 """Each fault that can be put into the DNS, and what it means in words."""
+
+SERVER_FAULTS = ("down", "servfail", "slow")
+"""Those of the name server itself, which leave the zones alone. Of several the first one counts."""
 
 # Nobody may remember that a name was missing: the next publication may bring it (RFC 2308).
 _START_OF_AUTHORITY = """\
@@ -58,6 +63,20 @@ class CloudRecords:
 
     hosted_zone: tuple[Record, ...] = ()
     reverse_dns: tuple[tuple[str, str], ...] = ()
+
+
+def known_faults(faults: Iterable[str]) -> frozenset[str]:
+    """These `faults`, each of which there is.
+
+    Raises:
+        ValueError: there is one that `FAULTS` does not have.
+    """
+    faults = frozenset(faults)
+    if unknown := faults - FAULTS.keys():
+        raise ValueError(
+            f"Unknown DNS fault {', '.join(sorted(unknown))}. There are: {', '.join(FAULTS)}."
+        )
+    return faults
 
 
 def read_record_sets(record_sets: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
@@ -172,11 +191,7 @@ def _unescape(name: str) -> str:
 def _with_faults(
     records: CloudRecords, faults: Iterable[str]
 ) -> tuple[Sequence[Record], Sequence[tuple[str, str]]]:
-    faults = frozenset(faults)
-    if unknown := faults - FAULTS.keys():
-        raise ValueError(
-            f"Unknown DNS fault {', '.join(sorted(unknown))}. There are: {', '.join(FAULTS)}."
-        )
+    faults = known_faults(faults)
     hosted_zone: Sequence[Record] = records.hosted_zone
     if "dkim-missing" in faults:
         hosted_zone = [record for record in hosted_zone if not _is_dkim_key(record)]

@@ -175,6 +175,8 @@ class Sinkhole:
     def obey(self, orders: Orders) -> None:
         """Behave so from now on, towards open connections too.
 
+        Only whether there is STARTTLS, and which certificate, is settled as a connection opens.
+
         Raises:
             InternetError: the server did not confirm it.
         """

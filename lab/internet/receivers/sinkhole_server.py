@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, AnyStr
 
 import dkim  # type: ignore[import-untyped]
+import dns.exception
 import dns.resolver
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -43,7 +44,11 @@ class _Records:
         self._messages = 0
 
     async def verified(self, message: bytes, every: int) -> str:
-        """ "pass" or "fail" for one message in `every`, else ""."""
+        """ "pass" or "fail" for one message in `every`, else "".
+
+        Raises:
+            dns.exception.DNSException: the key could not be looked up.
+        """
         self._messages += 1
         if self._messages % every:
             return ""
@@ -111,7 +116,12 @@ class _Sinkhole:
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         message = envelope.original_content or b""
-        dkim_result = await self._records.verified(message, self.orders.verify_every)
+        accepting = "250 2.0.0 Counted"
+        try:
+            dkim_result = await self._records.verified(message, self.orders.verify_every)
+        except dns.exception.DNSException:
+            # That is no fault of the message's (RFC 6376 sections 6.1.2 and 6.3).
+            dkim_result, accepting = "", "451 4.7.5 The key server did not answer"
         if self.orders.delay_seconds:
             await asyncio.sleep(self.orders.delay_seconds)
         match self.orders.behaviour:
@@ -122,7 +132,7 @@ class _Sinkhole:
             case Behaviour.DROP_AFTER_DATA:
                 reply = ""
             case _:
-                reply = "250 2.0.0 Counted"
+                reply = accepting
         self._record(
             session,
             envelope,

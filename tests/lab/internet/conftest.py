@@ -140,10 +140,10 @@ class Sender:
             line + b"\r\n" for line in sample.content.splitlines() if not line.startswith(b"Bcc:")
         )
         if signed:
-            message = self._sign(message) + message
+            message = self.sign(message) + message
         for domain in domains:
             recipients = [a for a in sample.recipients if a.endswith(f"@{domain}")]
-            with self._connect(_EXCHANGES[domain]) as client:
+            with self.connect(_EXCHANGES[domain]) as client:
                 if tls:
                     client.starttls()
                     client.ehlo()
@@ -153,10 +153,11 @@ class Sender:
                     assert code == 250, reply
                 client.data(message)
 
-    def _sign(self, message: bytes) -> bytes:
+    def sign(self, message: bytes, *, selector: str = "s1") -> bytes:
+        """The DKIM-Signature field that belongs before `message`."""
         signature: bytes = dkim.sign(
             message,
-            b"s1",
+            selector.encode(),
             SENDING_DOMAIN.encode(),
             self._key.private_key,
             canonicalize=(b"relaxed", b"simple"),
@@ -164,7 +165,8 @@ class Sender:
         )
         return signature
 
-    def _connect(self, address: str) -> smtplib.SMTP:
+    def connect(self, address: str) -> smtplib.SMTP:
+        """A session with the server at `address` that said EHLO."""
         with entered(self._namespace):
             client = smtplib.SMTP(
                 address, local_hostname=SENDING_DOMAIN, source_address=(ELASTIC_IP, 0), timeout=30
@@ -227,11 +229,18 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def received(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each receiver has a directory of what it got."""
+    return tmp_path_factory.mktemp("received")
+
+
+@pytest.fixture(scope="package")
 def running_internet(
     network: Network,  # noqa: ARG001 - has to be up
     cloud: StubbedCloud,
     aws_endpoint: str,
     mirror: Path,
+    received: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Internet]:
     internet = Internet(
@@ -242,7 +251,7 @@ def running_internet(
         hosted_zone_name="example.com",
         state=tmp_path_factory.mktemp("internet"),
         cache=Places().cache,
-        received=tmp_path_factory.mktemp("received"),
+        received=received,
         mirror=mirror,
         mirror_hosts=[MIRROR_HOST],
         progress=print,

@@ -5,12 +5,14 @@ import socket
 import ssl
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dkim  # type: ignore[import-untyped]
 import dns.exception
 import dns.message
 import dns.query
+import dns.rcode
 import dns.rdatatype
 import pytest
 
@@ -52,14 +54,28 @@ def by_receiver(internet: Internet, sample: Sample) -> dict[str, Verdict]:
     return {verdict.receiver: verdict for verdict in verdicts}
 
 
-def served_spf() -> str:
-    """The SPF record that the name server answers with."""
-    query = dns.message.make_query(SENDING_DOMAIN, dns.rdatatype.TXT)
+def ask(name: str, kind: dns.rdatatype.RdataType, *, timeout: float = 0.5) -> dns.message.Message:
+    """The name server's answer over UDP."""
+    query = dns.message.make_query(name, kind)
     with entered(INTERNET):
         client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with client:
         client.setblocking(False)
-        return dns.query.udp(query, NAME_SERVER, timeout=0.5, sock=client).to_text()
+        return dns.query.udp(query, NAME_SERVER, timeout=timeout, sock=client)
+
+
+def ask_over_tcp(name: str, kind: dns.rdatatype.RdataType) -> dns.message.Message:
+    """The name server's answer over TCP."""
+    with entered(INTERNET):
+        client = socket.create_connection((NAME_SERVER, 53), timeout=10)
+    with client:
+        client.setblocking(False)
+        return dns.query.tcp(dns.message.make_query(name, kind), "", timeout=10, sock=client)
+
+
+def served_spf() -> str:
+    """The SPF record that the name server answers with."""
+    return ask(SENDING_DOMAIN, dns.rdatatype.TXT).to_text()
 
 
 def test_good_mail_passes_every_check_of_both_receivers(internet: Internet, sender: Sender) -> None:
@@ -183,6 +199,22 @@ def test_a_change_in_the_cloud_reaches_the_dns_by_itself(
         cloud.record_sets[-1] = spf
 
 
+def test_a_fault_that_does_not_exist_leaves_the_dns_following_the_cloud(
+    internet: Internet, cloud: StubbedCloud
+) -> None:
+    with pytest.raises(ValueError, match="Unknown DNS fault gone"):
+        internet.publish(["gone"])
+    added = record_set("added.example.com.", "TXT", '"after the refusal"')
+    cloud.record_sets.append(added)
+    try:
+        deadline = time.monotonic() + 10
+        while "after the refusal" not in ask("added.example.com", dns.rdatatype.TXT).to_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        cloud.record_sets.remove(added)
+
+
 def test_a_dead_name_server_comes_back_on_request(internet: Internet, sender: Sender) -> None:
     internet.publish(["down"])
     with pytest.raises(dns.exception.Timeout):
@@ -192,6 +224,37 @@ def test_a_dead_name_server_comes_back_on_request(internet: Internet, sender: Se
     sender.send(sample)
     for verdict in by_receiver(internet, sample).values():
         assert faults(verdict) == {}
+
+
+def test_a_slow_name_server_gives_every_answer_three_seconds_late_and_many_at_once(
+    internet: Internet,
+) -> None:
+    internet.publish(["slow"])
+    began = time.monotonic()
+    with ThreadPoolExecutor(max_workers=101) as executor:
+        over_tcp = executor.submit(ask_over_tcp, SENDING_DOMAIN, dns.rdatatype.TXT)
+        over_udp = executor.map(
+            lambda number: ask(f"d{number}.run.sinkhole.example", dns.rdatatype.MX, timeout=10),
+            range(100),
+        )
+        answers = [answer.to_text() for answer in over_udp]
+        assert "v=spf1" in over_tcp.result().to_text()
+    assert 3.0 <= time.monotonic() - began < 5.5
+    assert all("MX 10 mx.sinkhole.example." in answer for answer in answers)
+    internet.publish()
+    assert "v=spf1" in served_spf()
+
+
+def test_a_failing_name_server_says_servfail_to_everything(internet: Internet) -> None:
+    internet.publish(["servfail"])
+    for name in (SENDING_DOMAIN, "nobody.example.net"):
+        for asked in (ask, ask_over_tcp):
+            answer = asked(name, dns.rdatatype.TXT)
+            assert (answer.rcode(), answer.answer) == (dns.rcode.SERVFAIL, [])
+    internet.publish(["slow"])  # one fault may follow another
+    assert ask(SENDING_DOMAIN, dns.rdatatype.TXT, timeout=10).rcode() == dns.rcode.NOERROR
+    internet.publish()
+    assert "v=spf1" in served_spf()
 
 
 def test_aws_apis_answer_over_tls_under_their_own_names(internet: Internet) -> None:
