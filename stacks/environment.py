@@ -35,6 +35,8 @@ LARGEST_VPC_PREFIX: Final = 16
 MOST_ZONES: Final = 6
 # What the tags before it leave of a DMARC record's 255 bytes.
 LONGEST_REPORT_ADDRESS: Final = 200
+# Ample for a script, and far from what a host could not keep in memory while it unpacks its files.
+LARGEST_SCRIPT_BYTES: Final = 1024 * 1024
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -265,6 +267,12 @@ class Host(_Settings):
         if not script.startswith("#!"):
             raise _invalid(
                 f'"{name}" does not say what runs it; begin it with a line such as "#!/bin/bash"'
+            )
+        size = len(script.encode())
+        if size > LARGEST_SCRIPT_BYTES:
+            raise _invalid(
+                f'"{name}" has {size} bytes, and {LARGEST_SCRIPT_BYTES} are the most; let it fetch '
+                "what it needs instead of carrying it"
             )
         return path
 

@@ -1,6 +1,9 @@
 """A cell: one mail host and the queue that outlives it, in one availability zone."""
 
+import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import aws_cdk as cdk
 from aws_cdk import aws_autoscaling as autoscaling
@@ -8,12 +11,13 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
 import user_data
 from stacks.acknowledgement import acknowledge
 from stacks.dkim_keys import via_secrets_manager
-from stacks.environment import Environment, InvalidEnvironment
+from stacks.environment import Environment
 
 # The host installs packages and tests itself before it signals.
 START_TIMEOUT = cdk.Duration.minutes(15)
@@ -63,7 +67,23 @@ class MailCell(Construct):
         _encrypt_with_awss_own_key(queue_volume, "KmsKeyId")
         cdk.Tags.of(queue_volume).add("Name", f"{settings.sending_domain} queue {zone}")
 
+        host = user_data.HostSettings(
+            region=settings.region,
+            sending_domain=settings.sending_domain,
+            postmaster=settings.postmaster,
+            dkim_selector=settings.dkim.signing,
+            dkim_secret_arn=dkim_secret_arn,
+            queue_volume_id=queue_volume.volume_id,
+            log_group_name=log_group.log_group_name,
+            stack_name=cdk.Stack.of(self).stack_name,
+            signal_resource=group_id,
+            architecture=settings.host.architecture,
+            extra_user_data=settings.host.read_extra_user_data(),
+        )
+        host_files = _host_files(self, user_data.archive(host))
+
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        _allow_fetching(role, host_files)
         _allow_reading_the_signing_key(role, dkim_secret_arn, dkim_encryption_key)
         _allow_attaching(role, queue_volume, cell)
         _allow_logging(role, log_group)
@@ -88,13 +108,8 @@ class MailCell(Construct):
                 )
             ],
             user_data=ec2.UserData.custom(
-                _render_user_data(
-                    settings,
-                    dkim_secret_arn=dkim_secret_arn,
-                    queue_volume_id=queue_volume.volume_id,
-                    log_group_name=log_group.log_group_name,
-                    stack_name=cdk.Stack.of(self).stack_name,
-                    signal_resource=group_id,
+                user_data.render(
+                    host, bucket=host_files.s3_bucket_name, key=host_files.s3_object_key
                 )
             ),
         )
@@ -144,6 +159,38 @@ def _encrypt_with_awss_own_key(construct: Construct, key_property: str) -> None:
     resource = construct.node.default_child
     assert isinstance(resource, cdk.CfnResource)
     resource.add_property_override(key_property, "alias/aws/ebs")
+
+
+def _host_files(cell: Construct, archive: bytes) -> s3_assets.Asset:
+    """The archive in the assembly, from where `cdk deploy` uploads it to the bootstrap bucket."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "host-files.tar")
+        file.write_bytes(archive)
+        return s3_assets.Asset(
+            cell,
+            "HostFiles",
+            path=str(file),
+            # The CDK's own hash is the same for CRLF and LF, and what has a known hash is not
+            # uploaded again.
+            asset_hash=hashlib.sha256(archive).hexdigest(),
+        )
+
+
+def _allow_fetching(role: iam.Role, host_files: s3_assets.Asset) -> None:
+    """That one object; `grant_read` would allow the whole bootstrap bucket.
+
+    Under `cdk bootstrap`'s default, AWS's own key of S3, and under the key that its
+    --bootstrap-customer-key makes, this is enough: those keys' policies admit who may read the
+    object. A key that --bootstrap-kms-key-id named has to be allowed here too (kms:Decrypt).
+    """
+    object_arn = cdk.Stack.of(role).format_arn(
+        service="s3",
+        region="",
+        account="",
+        resource=host_files.s3_bucket_name,
+        resource_name=host_files.s3_object_key,
+    )
+    _allow(role, "FetchHostFiles", ["s3:GetObject"], [object_arn])
 
 
 def _allow_reading_the_signing_key(
@@ -216,32 +263,3 @@ def _allow(
             conditions={"StringEquals": equal} if equal else None,
         )
     )
-
-
-def _render_user_data(
-    settings: Environment,
-    *,
-    dkim_secret_arn: str,
-    queue_volume_id: str,
-    log_group_name: str,
-    stack_name: str,
-    signal_resource: str,
-) -> str:
-    host = user_data.HostSettings(
-        region=settings.region,
-        sending_domain=settings.sending_domain,
-        postmaster=settings.postmaster,
-        dkim_selector=settings.dkim.signing,
-        dkim_secret_arn=dkim_secret_arn,
-        queue_volume_id=queue_volume_id,
-        log_group_name=log_group_name,
-        stack_name=stack_name,
-        signal_resource=signal_resource,
-        architecture=settings.host.architecture,
-        extra_user_data=settings.host.read_extra_user_data(),
-    )
-    try:
-        return user_data.render(host)
-    except ValueError as error:
-        # Only the owner's script can make it too large; without one the tests keep it below.
-        raise InvalidEnvironment(f"{settings.file}: host.extra_user_data: {error}") from None

@@ -1,34 +1,25 @@
-"""What runs on a mail host: real files, service by service, assembled into one cloud-init document.
+"""What runs on a mail host: real files, service by service.
 
 Each folder holds one service's configuration, units and scripts; `_FILES` says where they go on
-the host. `cloud_config.yaml` is what cloud-init itself is asked to do.
+the host. They reach it in two ways, because EC2 takes 16 KiB of user data and no more:
 
-The document is MIME multipart (https://docs.cloud-init.io/en/latest/explanation/format.html).
-Its first part is plain and holds everything that CloudFormation fills in at deploy time; the
-second is gzip-compressed and holds the rest. Comments stay in this folder: EC2 takes 16 KiB.
+- the user data itself (`render`) is a cloud-config of plain text, `cloud_config.yaml` and the few
+  files that have to be there before Debian's packages are installed;
+- all others are one tar archive (`archive`), which `setup/first-boot` fetches from S3 after that,
+  compares with the SHA-256 in the user data, and unpacks.
 """
 
 from __future__ import annotations
 
-import base64
-import email
-import gzip
+import hashlib
+import io
 import json
-import re
+import tarfile
 import textwrap
 from dataclasses import dataclass, fields
-from operator import itemgetter
 from pathlib import Path
 
-import zopfli.gzip
-
-__all__ = ["MAX_BYTES", "PACKAGES", "HostSettings", "decode", "render"]
-
-MAX_BYTES = 16384
-"""EC2's limit for user data, before its own base64 encoding."""
-
-# CloudFormation tokens are shorter than what takes their place, for an ARN by 100 characters.
-_RESERVED_FOR_TOKENS = 256
+__all__ = ["PACKAGES", "HostSettings", "archive", "render"]
 
 PACKAGES = (
     "awscli",
@@ -92,8 +83,8 @@ class HostSettings:
 class _File:
     """Where a file of this folder goes on the host.
 
-    `early` ones are there before packages are installed; the others come after, so that dpkg finds
-    nothing of ours when it sets up its own.
+    `early` ones are part of the user data, there before packages are installed. The others come
+    after that, so that dpkg finds nothing of ours when it sets up its own.
     """
 
     source: str
@@ -102,14 +93,13 @@ class _File:
     early: bool = False
 
 
-_DEFAULT_MODE = "0644"  # of cloud-init's write_files
 _PROGRAMS = "/usr/local/lib/postern"
 _UNITS = "/etc/systemd/system"
 
 _FILES = (
     _File("setup/policy-rc.d", "/usr/sbin/policy-rc.d", "0755", early=True),
     _File("setup/first-boot", f"{_PROGRAMS}/first-boot", "0755", early=True),
-    _File("setup/postern-setup", "/usr/local/sbin/postern-setup", "0755", early=True),
+    _File("setup/postern-setup", "/usr/local/sbin/postern-setup", "0755"),
     _File("agents/install-agents", f"{_PROGRAMS}/install-agents", "0755"),
     _File("agents/amazon-cloudwatch-agent.json", f"{_PROGRAMS}/amazon-cloudwatch-agent.json"),
     _File("logs/journald.conf", "/etc/systemd/journald.conf.d/postern.conf"),
@@ -144,129 +134,78 @@ _FILES = (
 )
 
 _FOLDER = Path(__file__).parent
-_BOUNDARY = "=====postern====="
-_COMMENT = {"mc": "dnl ", "lua": "--", "unattended-upgrades": "//"}
 
 
-def render(settings: HostSettings) -> str:
-    """The user data of a mail host: a MIME document of ASCII text.
+def archive(settings: HostSettings) -> bytes:
+    """The files that are not in the user data, as an uncompressed tar archive of paths below /.
 
-    The same settings give the same bytes on every machine: zopfli's output depends on its pinned
-    version only, and a changed byte would replace every host.
-
-    Raises:
-        ValueError: it is larger than EC2 takes.
+    The same `sending_domain`, `dkim_selector` and `extra_user_data` give the same bytes on every
+    machine; no other setting is in it, so all cells share one archive. It holds no directories:
+    those that the host has keep their owner and mode.
     """
-    document = "\n".join(
-        [
-            f'Content-Type: multipart/mixed; boundary="{_BOUNDARY}"',
-            "MIME-Version: 1.0",
-            "",
-            f"--{_BOUNDARY}",
-            "Content-Type: text/cloud-config",
-            'Content-Disposition: attachment; filename="settings"',
-            "",
-            _settings_part(settings),
-            f"--{_BOUNDARY}",
-            "Content-Type: application/gzip",
-            "Content-Transfer-Encoding: base64",
-            'Content-Disposition: attachment; filename="host"',
-            "",
-            base64.b64encode(_compress(_host_part(settings))).decode("ascii"),
-            f"--{_BOUNDARY}--",
-            "",
-        ]
-    )
-    size = len(document.encode()) + _RESERVED_FOR_TOKENS
-    if size > MAX_BYTES:
-        extra = len((settings.extra_user_data or "").encode())
-        raise ValueError(
-            f"the user data would have {size} bytes, and EC2 takes {MAX_BYTES}; extra_user_data "
-            f"has {extra} before compression. Let that script fetch what it needs instead."
-        )
-    return document
+    files = {
+        file.path: (file.mode, _content(file.source, settings)) for file in _FILES if not file.early
+    }
+    files[f"{_PROGRAMS}/packages"] = ("0644", "".join(f"{package}\n" for package in PACKAGES))
+    if settings.extra_user_data is not None:
+        files[f"{_PROGRAMS}/extra-user-data"] = ("0700", settings.extra_user_data)
+
+    packed = io.BytesIO()
+    # POSIX's own format, and no compression: zlib's output differs between its builds.
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path, (mode, text) in sorted(files.items()):
+            content = text.encode()
+            # Its owner is root (0) and its time 1970 unless told otherwise.
+            member = tarfile.TarInfo(path.removeprefix("/"))
+            member.uname = member.gname = "root"
+            member.mode = int(mode, base=8)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
 
 
-def decode(document: str) -> str:
-    """What `render` made, for people: every part and every file in it as plain text.
+def render(settings: HostSettings, *, bucket: str, key: str) -> str:
+    """The user data of a mail host: a cloud-config of ASCII text.
 
-    Raises:
-        ValueError: `document` is not the result of `render`.
+    `bucket` and `key` say where in S3 the host finds what `archive` returns for these settings;
+    they may contain CloudFormation tokens. The archive's SHA-256 is in the text, so a changed file
+    changes the user data, and with it replaces the host.
     """
-    message = email.message_from_string(document)
-    if not message.is_multipart():
-        raise ValueError("not a MIME multipart document made by render()")
-    shown = []
-    for part in message.walk():
-        if part.is_multipart():
-            continue
-        payload = part.get_payload(decode=True)
-        assert isinstance(payload, bytes)
-        if part.get_content_type() == "application/gzip":
-            payload = gzip.decompress(payload)
-        text, marker, files = payload.decode().partition(_WRITE_FILES_JSON)
-        shown.append(f"==== part {part.get_filename()} ====\n{text.rstrip()}\n")
-        if marker:
-            for file in json.loads(files):
-                mode = file.get("permissions", _DEFAULT_MODE)
-                deferred = ", after the packages" if file.get("defer") else ""
-                shown.append(f"---- {file['path']} ({mode}{deferred}) ----")
-                shown.append(file["content"])
-    return "\n".join(shown)
-
-
-# What follows these words in a part is JSON, which is YAML too.
-_WRITE_FILES_JSON = "\nwrite_files: "
-
-
-def _settings_part(settings: HostSettings) -> str:
-    """The one file with deploy-time values: KEY=value, for shell, systemd and Python alike."""
-    lines = [
-        f"{field.name.upper()}={getattr(settings, field.name)}"
+    values = {
+        field.name: getattr(settings, field.name)
         for field in fields(settings)
         if field.name != "extra_user_data"
-    ]
+    }
+    values["host_files_bucket"] = bucket
+    values["host_files_key"] = key
+    values["host_files_sha256"] = hashlib.sha256(archive(settings)).hexdigest()
+    # KEY=value, for shell, systemd and Python alike.
+    settings_file = "".join(f"{name.upper()}={value}\n" for name, value in values.items())
+    return "\n".join(
+        [
+            _content("cloud_config.yaml", settings),
+            "write_files:",
+            _written("/etc/postern/settings", "0644", settings_file),
+            *(
+                _written(file.path, file.mode, _content(file.source, settings))
+                for file in _FILES
+                if file.early
+            ),
+        ]
+    )
+
+
+def _written(path: str, mode: str, content: str) -> str:
+    """An item of cloud-config's `write_files`; `content` begins without a space and ends a line."""
     return (
-        "#cloud-config\n"
-        "write_files:\n"
-        "  - path: /etc/postern/settings\n"
-        "    permissions: '0644'\n"
-        "    content: |\n" + textwrap.indent("\n".join(lines), "      ") + "\n"
+        f"  - path: {path}\n"
+        f"    permissions: '{mode}'\n"
+        f"    content: |\n{textwrap.indent(content, '      ')}"
     )
-
-
-def _host_part(settings: HostSettings) -> str:
-    contents = [
-        {
-            "path": file.path,
-            "content": _content(file.source, settings),
-            **({} if file.mode == _DEFAULT_MODE else {"permissions": file.mode}),
-            **({} if file.early else {"defer": True}),
-        }
-        for file in _FILES
-    ]
-    contents.append(
-        {
-            "path": f"{_PROGRAMS}/packages",
-            "content": "".join(f"{package}\n" for package in PACKAGES),
-        }
-    )
-    if settings.extra_user_data is not None:
-        contents.append(
-            {
-                "path": f"{_PROGRAMS}/extra-user-data",
-                "permissions": "0700",
-                "content": settings.extra_user_data,
-            }
-        )
-    # Alike files beside one another: what compresses them looks back 32 KiB and no further.
-    contents.sort(key=itemgetter("path"))
-    config = _content("cloud_config.yaml", settings)
-    return config + _WRITE_FILES_JSON + json.dumps(contents, separators=(",", ":"))
 
 
 def _content(source: str, settings: HostSettings) -> str:
-    """A file as the host gets it: `@NAME@` filled in, without comments, docstrings, blank lines."""
+    """A file of this folder as the host gets it, with `@NAME@` filled in."""
     values = {
         "SENDING_DOMAIN": settings.sending_domain,
         "DKIM_SELECTOR": settings.dkim_selector,
@@ -275,13 +214,4 @@ def _content(source: str, settings: HostSettings) -> str:
     text = (_FOLDER / source).read_text(encoding="utf-8")
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    kind = re.split(r"[./]", source)[-1]
-    comment = re.escape(_COMMENT.get(kind, "#"))
-    text = re.sub(rf"^[ \t]*{comment}(?!!|cloud-config).*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r'^[ \t]*""".*?"""\n', "", text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"^[ \t]*\n", "", text, flags=re.MULTILINE)
-
-
-def _compress(text: str) -> bytes:
-    compressed: bytes = zopfli.gzip.compress(text.encode(), numiterations=30)
-    return compressed
+    return text

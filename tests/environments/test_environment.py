@@ -383,6 +383,25 @@ def test_the_script_is_found_beside_the_file_and_read_as_it_is(
     assert load(path).host.read_extra_user_data() == script
 
 
+def test_a_script_that_carries_what_it_could_fetch_is_refused(
+    write_environment: WriteEnvironment,
+) -> None:
+    path = write_environment(
+        ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "application.sh"'),
+    )
+    script = "#!/bin/sh\n"
+    path.with_name("application.sh").write_text(script.ljust(1024 * 1024, "#"), encoding="utf-8")
+    load(path)
+    path.with_name("application.sh").write_text(script.ljust(1024 * 1024, "ü"), encoding="utf-8")
+
+    with pytest.raises(InvalidEnvironment) as raised:
+        load(path)
+
+    message = str(raised.value)
+    assert message.startswith(f'{path}: host.extra_user_data: "application.sh" has 2097142 bytes, ')
+    assert "1048576 are the most; let it fetch what it needs" in message
+
+
 def test_the_annotated_example_shows_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     tables: list[type[BaseModel]] = [Environment, *_tables()]

@@ -17,9 +17,9 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 from syrupy.types import SnapshotIndex
 
-import user_data
 from stacks.environment import load
 from stacks.postern_stage import PosternStage
+from tests.host_files import settings_of
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))
@@ -147,9 +147,14 @@ def dkim_encryption_key(identity: Mapping[str, Any]) -> str:
 
 
 def user_data_of(launch_template: Mapping[str, Any]) -> str:
-    """The launch template's user-data as people read it."""
-    encoded = launch_template["Properties"]["LaunchTemplateData"]["UserData"]
-    return user_data.decode(joined(encoded["Fn::Base64"]))
+    """The launch template's user data, its deploy-time values as `joined` shows them."""
+    return joined(launch_template["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"])
+
+
+def archive_of(document: str, folder: Path) -> bytes:
+    """The archive that this user data names, out of the assembly in `folder`."""
+    key = settings_of(document)["HOST_FILES_KEY"]
+    return (folder / f"asset.{key}").read_bytes()
 
 
 class ReviewedFile(SingleFileSnapshotExtension):
@@ -179,8 +184,13 @@ def reviewed(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def reviewable(template: Mapping[str, Any]) -> str:
-    """The template as text to review: user-data left to files of its own, asset hashes left out."""
+    """The template as text to review: user data left to a file of its own, hashes left out."""
     shown = json.loads(json.dumps(template))
     for launch_template in resources(shown, "AWS::EC2::LaunchTemplate").values():
         launch_template["Properties"]["LaunchTemplateData"]["UserData"] = "(see user-data.txt)"
-    return re.sub(r"\b[0-9a-f]{64}\b", "(hash)", json.dumps(shown, indent=2)) + "\n"
+    return without_hashes(json.dumps(shown, indent=2)) + "\n"
+
+
+def without_hashes(text: str) -> str:
+    """What changes with any file of an asset says nothing to a reviewer, who sees the file."""
+    return re.sub(r"\b[0-9a-f]{64}\b", "(hash)", text)

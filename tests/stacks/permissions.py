@@ -36,6 +36,7 @@ class Permission(NamedTuple):
 PROVEN: Mapping[Permission, frozenset[str]] = {
     Permission(role, sid, action): frozenset(steps)
     for (role, sid, action), steps in {
+        (HOST, "FetchHostFiles", "s3:GetObject"): ["fetch the files"],
         (HOST, "ReadSigningKey", "secretsmanager:GetSecretValue"): ["fetch the key"],
         (HOST, "DecryptSigningKey", "kms:Decrypt"): ["fetch the key"],
         (HOST, "AttachOwnQueue", "ec2:AttachVolume"): ["attach the queue"],

@@ -7,24 +7,35 @@ from typing import Any
 
 import pytest
 
-import user_data
-from stacks.environment import InvalidEnvironment
+from tests.host_files import File, settings_of, unpacked
 from tests.stacks.conftest import (
+    AssemblyOf,
     Synthesise,
     Templates,
+    archive_of,
     dkim_encryption_key,
     joined,
     only,
     resources,
     statements,
+    user_data_of,
 )
 
 STACK = "MailHosts"
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+MAX_USER_DATA_BYTES = 16384
 
 
 def _launch_data(templates: Templates) -> list[dict[str, Any]]:
     hosts = resources(templates[STACK], "AWS::EC2::LaunchTemplate").values()
     return [host["Properties"]["LaunchTemplateData"] for host in hosts]
+
+
+def _user_data(templates: Templates) -> list[str]:
+    return [
+        user_data_of(host)
+        for host in resources(templates[STACK], "AWS::EC2::LaunchTemplate").values()
+    ]
 
 
 def test_nothing_comes_in(example: Templates) -> None:
@@ -118,8 +129,7 @@ def test_a_host_runs_in_its_queues_zone(example: Templates) -> None:
 
 def test_the_host_signals_its_own_group(example: Templates) -> None:
     groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup")
-    for group, host in zip(groups, _launch_data(example), strict=True):
-        document = user_data.decode(joined(host["UserData"]["Fn::Base64"]))
+    for group, document in zip(groups, _user_data(example), strict=True):
         assert f"SIGNAL_RESOURCE={group}\n" in document
         assert "STACK_NAME=postern-example-MailHosts\n" in document
 
@@ -137,10 +147,17 @@ def test_the_role_may_do_what_a_host_needs_and_nothing_else(example: Templates) 
     (log_group,) = resources(example[STACK], "AWS::Logs::LogGroup")
     signing, encryption = _imported_keys(example)
     zones = ["us-east-1a", "us-east-1b"]
+    (key,) = {settings_of(document)["HOST_FILES_KEY"] for document in _user_data(example)}
     for (role, properties), volume, zone in zip(roles.items(), volumes, zones, strict=True):
         assert "ManagedPolicyArns" not in properties["Properties"]
         arn = "arn:aws:ec2:us-east-1:111122223333"
         assert statements(example[STACK], role) == [
+            {
+                "Sid": "FetchHostFiles",
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": f"arn:aws:s3:::cdk-hnb659fds-assets-111122223333-us-east-1/{key}",
+            },
             {
                 "Sid": "ReadSigningKey",
                 "Effect": "Allow",
@@ -227,31 +244,62 @@ def test_the_image_follows_the_instance_type(
         image = templates[STACK]["Parameters"][host["ImageId"]["Ref"]]
         assert image["Type"] == "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"
         assert image["Default"] == parameter
-        assert f"ARCHITECTURE={architecture}\n" in user_data.decode(
-            joined(host["UserData"]["Fn::Base64"])
-        )
+    for document in _user_data(templates):
+        assert f"ARCHITECTURE={architecture}\n" in document
 
 
-def test_user_data_fits_into_ec2s_limit_with_the_longest_values(example: Templates) -> None:
-    for host in _launch_data(example):
+def test_user_data_is_far_within_ec2s_limit_with_the_longest_values(
+    synthesise: Synthesise,
+) -> None:
+    longest = synthesise(
+        ('"mail.example.com"', f'"{"m" * 52}.example.com"'),
+        ('"postmaster@example.com"', f'"{"p" * 64}@{".".join(["d" * 60] * 4)}.com"'),
+    )
+    for host in _launch_data(longest):
         _separator, parts = host["UserData"]["Fn::Base64"]["Fn::Join"]
         # An ARN, an id or a name that takes a token's place is shorter than 256 characters.
         size = sum(len(part.encode()) if isinstance(part, str) else 256 for part in parts)
-        assert size <= user_data.MAX_BYTES
+        assert size <= MAX_USER_DATA_BYTES * 3 / 4
 
 
-def test_too_large_user_data_is_told_with_file_key_and_remedy(
-    synthesise: Synthesise, tmp_path: Path
+def test_the_archive_is_an_asset_whose_contents_the_user_data_knows(
+    assembly_of: AssemblyOf,
 ) -> None:
-    # Text that does not compress.
-    digests = (hashlib.sha256(str(number).encode()).hexdigest() for number in range(500))
-    noise = "".join(f"echo {digest}\n" for digest in digests)
-    (tmp_path / "large.sh").write_text("#!/bin/sh\n" + noise, encoding="utf-8")
-    with pytest.raises(InvalidEnvironment) as raised:
-        synthesise(("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "large.sh"'))
-    message = str(raised.value)
-    assert message.startswith(f"{tmp_path / 'example.toml'}: host.extra_user_data: ")
-    assert "EC2 takes 16384" in message
+    assembly = assembly_of("example")
+    (manifest,) = assembly.folder.glob("*/*MailHosts*.assets.json")
+    uploads = [
+        destination
+        for asset in json.loads(manifest.read_text(encoding="utf-8"))["files"].values()
+        for destination in asset["destinations"].values()
+    ]
+    for document in _user_data(assembly.templates):
+        settings = settings_of(document)
+        archive = archive_of(document, assembly.folder)
+        assert settings["HOST_FILES_SHA256"] == hashlib.sha256(archive).hexdigest()
+        (upload,) = (one for one in uploads if one["objectKey"] == settings["HOST_FILES_KEY"])
+        assert upload["bucketName"] == settings["HOST_FILES_BUCKET"]
+
+
+def test_synthesis_leaves_no_archive_behind_outside_its_folder(
+    synthesise: Synthesise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    synthesise()
+    assert not list(elsewhere.iterdir())
+    assert list((tmp_path / "cdk.out").glob("asset.*.tar"))
+
+
+def test_an_archive_that_differs_in_its_line_ends_only_has_another_key(
+    synthesise: Synthesise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same key it would not be uploaded, and no host would take the old one."""
+    keys = set()
+    for contents in (b"\r\n", b"\n"):
+        monkeypatch.setattr("user_data.archive", lambda _, contents=contents: contents)
+        keys |= {settings_of(text)["HOST_FILES_KEY"] for text in _user_data(synthesise())}
+    assert len(keys) == 2
 
 
 def test_the_owners_script_reaches_the_host_as_it_is(
@@ -261,9 +309,11 @@ def test_the_owners_script_reaches_the_host_as_it_is(
     templates = synthesise(
         ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "application.sh"')
     )
-    for host in _launch_data(templates):
-        document = user_data.decode(joined(host["UserData"]["Fn::Base64"]))
-        assert "#!/bin/sh\ninstall-it # now\n" in document
+    for document in _user_data(templates):
+        files = unpacked(archive_of(document, tmp_path / "cdk.out"))
+        assert files["/usr/local/lib/postern/extra-user-data"] == File(
+            "0700", "#!/bin/sh\ninstall-it # now\n"
+        )
 
 
 def _imported_keys(templates: Templates) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,12 +1,22 @@
 """What example.toml makes is what was reviewed; `make snapshots` writes it anew.
 
-The reviewed files are in tests/snapshots: a template per stack, and the user-data decoded.
+The reviewed files are in tests/snapshots: a template per stack, and what the host gets: its user
+data, and every file of the archive that it unpacks.
 """
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from tests.stacks.conftest import Templates, resources, reviewable, user_data_of
+from tests.host_files import shown
+from tests.stacks.conftest import (
+    AssemblyOf,
+    Templates,
+    archive_of,
+    resources,
+    reviewable,
+    user_data_of,
+    without_hashes,
+)
 
 # syrupy expects its files to be named after the tests; ours are named after what they show.
 pytestmark = pytest.mark.filterwarnings("ignore:\\s*Can not relate snapshot")
@@ -19,11 +29,14 @@ def test_the_template_is_what_was_reviewed(
     assert reviewable(example[stack]) == reviewed(name=f"{stack}.json")
 
 
-def test_the_user_data_is_what_was_reviewed(
-    example: Templates, reviewed: SnapshotAssertion
+def test_what_the_host_gets_is_what_was_reviewed(
+    assembly_of: AssemblyOf, reviewed: SnapshotAssertion
 ) -> None:
-    first, _second = resources(example["MailHosts"], "AWS::EC2::LaunchTemplate").values()
-    assert user_data_of(first) == reviewed(name="user-data.txt")
+    assembly = assembly_of("example")
+    templates = resources(assembly.templates["MailHosts"], "AWS::EC2::LaunchTemplate")
+    first, _second = map(user_data_of, templates.values())
+    text = shown(first, archive_of(first, assembly.folder))
+    assert without_hashes(text) == reviewed(name="user-data.txt")
 
 
 def test_the_hosts_differ_in_their_queue_volume_and_signal_only(example: Templates) -> None:

@@ -1,11 +1,12 @@
 """An imaginary host: its settings, as `stacks` would give them, and its files as it gets them."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 import user_data
+from tests.host_files import File, unpacked, written
 
 SETTINGS = user_data.HostSettings(
     region="us-east-1",
@@ -21,10 +22,19 @@ SETTINGS = user_data.HostSettings(
 )
 
 
+def document(settings: user_data.HostSettings = SETTINGS) -> str:
+    """The user data, with an archive that is in some bucket."""
+    return user_data.render(settings, bucket="cdk-assets-111122223333", key="0123456789abcdef.tar")
+
+
 @pytest.fixture(scope="session")
-def files() -> dict[str, str]:
-    """The files that a host gets, by path, with an `extra_user_data`."""
+def host_files() -> Mapping[str, File]:
+    """The files that a host gets in either way, by path, with an `extra_user_data`."""
     settings = replace(SETTINGS, extra_user_data="#!/bin/bash\necho installed\n")
-    shown = user_data.decode(user_data.render(settings))
-    _, *pairs = re.split(r"^---- (\S+) \(.*\) ----\n", shown, flags=re.MULTILINE)
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return {**written(document(settings)), **unpacked(user_data.archive(settings))}
+
+
+@pytest.fixture(scope="session")
+def files(host_files: Mapping[str, File]) -> dict[str, str]:
+    """The contents of these files, by path."""
+    return {path: file.content for path, file in host_files.items()}

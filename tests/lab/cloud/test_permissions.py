@@ -5,6 +5,7 @@ the host. The steps are the calls of the host's scripts, and the functions' own 
 """
 
 import base64
+import hashlib
 import json
 import re
 import time
@@ -26,12 +27,12 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-import user_data
 from lab.cloud.cloud import Cloud
 from lab.places import PROJECT
 from stacks.custom_resources.handlers import dkim_key, reverse_dns
 from stacks.custom_resources.handlers.cloudformation import NOT_PERMITTED
 from stacks.environment import load
+from tests.host_files import settings_of
 from tests.lab.cloud.conftest import running_cloud
 from tests.stacks.custom_resources.requests import request
 from tests.stacks.permissions import (
@@ -89,8 +90,7 @@ class Deployment:
         answer = self.cloud.client("ec2").describe_instance_attribute(
             InstanceId=self.instance, Attribute="userData"
         )
-        document = user_data.decode(base64.b64decode(answer["UserData"]["Value"]).decode())
-        return dict(re.findall(r"^\s*([A-Z_]+)=(\S+)$", document, re.MULTILINE))
+        return settings_of(base64.b64decode(answer["UserData"]["Value"]).decode())
 
     def session(self, role: str) -> dict[str, str]:
         """Credentials of the role, as an instance or a function gets them."""
@@ -156,6 +156,15 @@ def _signal_late(deployment: Deployment) -> None:
         _signal(deployment)
     if refusal.value.response["Error"]["Code"] != "ValidationError":
         raise refusal.value
+
+
+def _fetch_the_files(deployment: Deployment) -> None:
+    settings = deployment.settings
+    answer = deployment.client("s3", HOST).get_object(
+        Bucket=settings["HOST_FILES_BUCKET"], Key=settings["HOST_FILES_KEY"]
+    )
+    digest = hashlib.sha256(answer["Body"].read()).hexdigest()
+    assert digest == settings["HOST_FILES_SHA256"]
 
 
 def _fetch_the_key(deployment: Deployment) -> None:
@@ -250,6 +259,7 @@ def _serve_reverse_dns(deployment: Deployment, kind: str) -> None:
 
 STEPS: Mapping[str, Mapping[str, Callable[[Deployment], None]]] = {
     HOST: {
+        "fetch the files": _fetch_the_files,
         "fetch the key": _fetch_the_key,
         "attach the queue": _attach_the_queue,
         "signal": _signal_late,
@@ -319,6 +329,7 @@ def test_the_host_makes_no_other_calls() -> None:
         call for path in scripts if path.is_file() for call in AWS_CALL.findall(path.read_text())
     }
     assert calls == {
+        ("s3api", "get-object"),
         ("secretsmanager", "get-secret-value"),
         ("ec2", "attach-volume"),
         ("cloudformation", "signal-resource"),
