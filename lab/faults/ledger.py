@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ class Account:
     """How many messages of a stream met which end.
 
     `accepted` is the sum of `lost`, of those that arrived at the receiver and of those that were
-    `returned` to the postmaster instead. `duplicated` counts surplus copies, but not of messages
-    that the application itself sent again because it got no answer: these are `repeated`.
+    `returned` to the postmaster instead. `duplicated` counts surplus copies, but not those that the
+    application itself sent because an attempt had no answer: these are `repeated`.
     """
 
     accepted: int
@@ -35,14 +35,15 @@ class Account:
 def settle(
     *,
     accepted: Mapping[str, float],
-    unanswered: Collection[str],
+    unanswered: Mapping[str, int],
     deliveries: Iterable[Transaction],
     returns: Mapping[str, float],
 ) -> Account:
     """Compare what was `accepted` with what the receivers say.
 
-    `accepted` has the time of each Message-ID's acceptance, `deliveries` are the sinkhole's records
-    of what it took, `returns` has the time of each Message-ID that a bounce gave back.
+    `accepted` has the time of each Message-ID's acceptance, `unanswered` how many attempts at it
+    had no answer, `deliveries` are the sinkhole's records of what it took, `returns` has the time
+    of each Message-ID that a bounce gave back.
     """
     copies: Counter[str] = Counter()
     ended = {message_id: at for message_id, at in returns.items() if message_id in accepted}
@@ -55,7 +56,9 @@ def settle(
             if message_id in accepted:
                 ended[message_id] = min(delivery.time, ended.get(message_id, delivery.time))
     surplus = {message_id: count - 1 for message_id, count in copies.items() if count > 1}
-    repeated = sum(count for message_id, count in surplus.items() if message_id in unanswered)
+    repeated = sum(
+        min(count, unanswered.get(message_id, 0)) for message_id, count in surplus.items()
+    )
     return Account(
         accepted=len(accepted),
         delivered=sum(message_id in copies for message_id in accepted),

@@ -79,9 +79,11 @@ def _limit_processes(trial: Trial, limit: int | None) -> None:
 def _clock_wrong(trial: Trial) -> None:
     with trial.stream() as stream:
         stream.wait_until(share=0.2)
-        trial.lab.set_clock(offset_seconds=3600)
-        stream.wait_until(share=0.6)
-        trial.lab.set_clock(offset_seconds=0)
+        try:
+            trial.lab.set_clock(offset_seconds=3600)
+            stream.wait_until(share=0.6)
+        finally:
+            trial.lab.set_clock(offset_seconds=0)
         trial.repaired()
 
 

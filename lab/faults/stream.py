@@ -33,8 +33,8 @@ class Stream:
         self.run = uuid.uuid4().hex[:8]
         self.accepted: dict[str, float] = {}
         """Message-ID of each accepted message, and when (seconds since the epoch)."""
-        self.unanswered: set[str] = set()
-        """Message-IDs of which the application never learned whether a first copy was accepted."""
+        self.unanswered: Counter[str] = Counter()
+        """How many attempts at a Message-ID had no answer, so that the application tried again."""
         self.refusals: Counter[str] = Counter()
         """The MTA's words when it refused for the moment, and how often."""
         self._lab = lab
@@ -119,7 +119,7 @@ class Stream:
                 case "accepted":
                     self.accepted[self._id(int(number))] = time.time()
                 case "unanswered":
-                    self.unanswered.add(self._id(int(number)))
+                    self.unanswered[self._id(int(number))] += 1
                 case "refused":
                     self.refusals[" ".join(words)] += 1
 

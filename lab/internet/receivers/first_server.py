@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import functools
 import re
-import ssl
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from lab.internet.receivers.inbox import (
     from_domain,
     parse_headers,
 )
+from lab.internet.receivers.serving import ask_only, tls_context
 from lab.internet.verdict import Verdict
 
 _MAX_MESSAGE_BYTES = 50 * 1024 * 1024
@@ -154,11 +154,10 @@ def _iprev(address: str) -> tuple[str, str]:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(arguments.certificate, arguments.key)
     handler = _Handler(
         name=arguments.name, domain=arguments.domain, inbox=Inbox(arguments.directory)
     )
+    tls = tls_context(arguments.certificate, arguments.key)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: SMTP(
@@ -187,10 +186,7 @@ def main() -> None:
     parser.add_argument("--certificate", required=True, type=Path)
     parser.add_argument("--key", required=True, type=Path)
     arguments = parser.parse_args()
-    # dkimpy, pyspf and authheaders all ask dnspython's default resolver, which keeps no cache.
-    resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers = [arguments.resolver]
-    dns.resolver.default_resolver = resolver
+    ask_only(arguments.resolver)
     # authheaders reads the whole public suffix list for each organizational domain, in 0.2 s.
     dmarc_lookup.get_org_domain_from_suffix_list = functools.cache(
         dmarc_lookup.get_org_domain_from_suffix_list

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import re
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +21,7 @@ import dns.exception
 import dns.resolver
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from lab.internet.receivers.serving import ask_only, tls_context
 from lab.internet.receivers.sinkhole import Behaviour, Orders, Transaction
 
 _MAX_MESSAGE_BYTES = 50 * 1024 * 1024
@@ -86,8 +86,8 @@ class _Sinkhole:
         self._arguments = arguments
         self._records = _Records(arguments.directory)
         self._first_attempts: dict[tuple[str, str, str], float] = {}
-        self._tls = _tls_context(arguments.certificate, arguments.key)
-        self._expired_tls = _tls_context(arguments.expired_certificate, arguments.expired_key)
+        self._tls = tls_context(arguments.certificate, arguments.key)
+        self._expired_tls = tls_context(arguments.expired_certificate, arguments.expired_key)
         self._listener: asyncio.Server | None = None
 
     async def serve(self) -> None:
@@ -291,12 +291,6 @@ def _hang_up(session: SMTP) -> None:
         session.transport.close()
 
 
-def _tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
 async def _serve(arguments: argparse.Namespace) -> None:
     await _Sinkhole(arguments).serve()
 
@@ -315,9 +309,7 @@ def main() -> None:
     parser.add_argument("--expired-certificate", required=True, type=Path)
     parser.add_argument("--expired-key", required=True, type=Path)
     arguments = parser.parse_args()
-    resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers = [arguments.resolver]
-    dns.resolver.default_resolver = resolver
+    ask_only(arguments.resolver)
     asyncio.run(_serve(arguments))
 
 
