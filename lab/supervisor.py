@@ -10,6 +10,7 @@ Afterwards `lab.control` is the way in.
 """
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -165,17 +166,20 @@ class Services:
         }
 
     def _hosts(self) -> list[dict[str, Any]]:
-        """Each booted instance, with the command that enters it from inside the lab."""
-        return [
-            {
-                "instance_id": host.instance_id,
-                "zone": host.zone,
-                "enter": host.container.enter_command([]),
-                "console_log": str(host.console_log),
-                "user_data_log": str(host.user_data_log),
-            }
-            for host in self._hypervisor.hosts.values()
-        ]
+        """Each instance that runs, with the command that enters it from inside the lab."""
+        hosts = []
+        for host in self._hypervisor.hosts.values():
+            with contextlib.suppress(ContainerError):  # it is just going down, or rebooting
+                hosts.append(
+                    {
+                        "instance_id": host.instance_id,
+                        "zone": host.zone,
+                        "enter": host.container.enter_command([]),
+                        "console_log": str(host.console_log),
+                        "user_data_log": str(host.user_data_log),
+                    }
+                )
+        return hosts
 
     def _publish(self, faults: Sequence[str]) -> None:
         self._internet.publish(frozenset(faults))
