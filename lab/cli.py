@@ -15,7 +15,6 @@ from lab.control import LabError, NotRunning
 from lab.faults.catalogue import FAULTS as HOST_FAULTS
 from lab.faults.growth import measure
 from lab.faults.report import Report
-from lab.faults.trial import BrokenPromise
 from lab.faults.trial import run as run_trial
 from lab.internet.receivers.sinkhole import BEHAVIOURS, Behaviour
 from lab.internet.verdict import Verdict, passes, table
@@ -142,17 +141,22 @@ def faults(
                         found.results.append(
                             run_trial(fault, lab, messages=messages, seconds=messages / 50)
                         )
-                    except BrokenPromise as broken:
+                    except LabError as broken:  # the others are tried all the same
                         found.broken[fault.name] = str(broken)
                         steps.detail(f"BROKEN: {broken}")
+                _write(found, report)
             for size in sizes:
                 with steps.step(f"a queue of {size} deferred messages"):
                     found.growth.append(measure(lab, messages=size))
+                _write(found, report)
         for table_of_faults in found.tables():
             console.print(table_of_faults)
-        if report is not None:
-            report.write_text(found.markdown(), encoding="utf-8")
         raise typer.Exit(1 if found.broken else 0)
+
+
+def _write(found: Report, report: Path | None) -> None:
+    if report is not None:
+        report.write_text(found.markdown(), encoding="utf-8")
 
 
 @app.command()

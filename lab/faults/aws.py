@@ -97,7 +97,7 @@ def _during_set_up(lab: Lab, old: str, begin: Callable[[], None], end: Callable[
     _wait_for_file(lab, "/etc/postern/settings", other_than=old)
     begin()
     try:
-        lab.wait_for_host(other_than=old)
+        lab.wait_for_host(other_than=old, timeout=600)  # it tries for five minutes
     except LabError as failure:
         if "The first boot" not in str(failure):
             raise

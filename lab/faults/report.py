@@ -24,7 +24,7 @@ class Report:
     messages: int
     results: list[Result] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
-    """Fault name to the promise that did not hold."""
+    """Fault name to the promise that did not hold, or to why that could not be tried."""
     growth: list[Growth] = field(default_factory=list)
 
     def tables(self) -> list[Table]:
@@ -42,7 +42,11 @@ class Report:
         """The account for the documentation."""
         return "\n".join(
             (
-                f"Each row is a stream of {self.messages} messages.",
+                "# Figures of the last run",
+                "",
+                f"Written by `make faults`; each row is a stream of {self.messages} messages. "
+                "[reliability.md](reliability.md) says",
+                "how to read it.",
                 "",
                 *_markdown(_FAULT_COLUMNS, self._fault_rows()),
                 "",
@@ -66,7 +70,8 @@ class Report:
             for result in self.results
         ]
         broken = [
-            (fault, *["?"] * 6, f"BROKEN: {promise}") for fault, promise in self.broken.items()
+            (fault, *["?"] * 6, f"BROKEN: {' '.join(promise.split())}")
+            for fault, promise in self.broken.items()
         ]
         return kept + broken
 

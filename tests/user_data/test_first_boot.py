@@ -17,7 +17,11 @@ ARCHIVE = user_data.archive(SETTINGS)
 
 
 def fetch(
-    folder: Path, *, stored: bytes = ARCHIVE, refusals: int = 0
+    folder: Path,
+    *,
+    stored: bytes = ARCHIVE,
+    refusals: int = 0,
+    refusal: str = "An error occurred (AccessDenied) when calling the GetObject operation",
 ) -> subprocess.CompletedProcess[str]:
     """Fetch the files to `folder`/root, from an S3 that refuses some calls and then gives `stored`.
 
@@ -29,7 +33,7 @@ def fetch(
         aws() {{
             echo "$*" >>{folder}/asked
             if (($(wc --lines <{folder}/asked) <= {refusals})); then
-                echo 'An error occurred (AccessDenied) when calling the GetObject operation' >&2
+                echo '{refusal}' >&2
                 return 254
             fi
             cp {folder}/stored "${{@: -1}}"
@@ -89,11 +93,20 @@ def test_a_permission_that_is_not_known_everywhere_yet_is_waited_for(tmp_path: P
     assert "postern: s3 get-object a-bucket/a-key.tar: An error occurred (Acc" in fetched.stderr
 
 
-def test_an_archive_that_cannot_be_fetched_is_given_up_after_five_minutes(tmp_path: Path) -> None:
-    refused = fetch(tmp_path, refusals=1000)
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        ("An error occurred (AccessDenied)", "s3-get-object-failed"),
+        ("Unable to locate credentials.", "instance-metadata-not-answering"),
+    ],
+)
+def test_an_archive_that_cannot_be_fetched_is_given_up_after_five_minutes(
+    tmp_path: Path, refusal: str, reason: str
+) -> None:
+    refused = fetch(tmp_path, refusals=1000, refusal=refusal)
 
     assert refused.returncode == 1
-    assert refused.stdout == "waited\n" * 60 + "host-files-not-fetched\n"
+    assert refused.stdout == "waited\n" * 60 + f"{reason}\n"
     assert not list((tmp_path / "root").iterdir())
 
 
