@@ -44,9 +44,8 @@ class Report:
             (
                 "# Figures of the last run",
                 "",
-                f"Written by `make faults`; each row is a stream of {self.messages} messages. "
-                "[reliability.md](reliability.md) says",
-                "how to read it.",
+                f"Written by `make faults`; each row is a stream of {self.messages} messages.",
+                "[reliability.md](reliability.md) says how to read it.",
                 "",
                 *_markdown(_FAULT_COLUMNS, self._fault_rows()),
                 "",
