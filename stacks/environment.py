@@ -37,6 +37,8 @@ MOST_ZONES: Final = 6
 LONGEST_REPORT_ADDRESS: Final = 200
 # Ample for a script, and far from what a host could not keep in memory while it unpacks its files.
 LARGEST_SCRIPT_BYTES: Final = 1024 * 1024
+# Every boot checks the file system (e2fsck), within the 15 minutes that a deployment waits.
+LARGEST_QUEUE_GIB: Final = 512
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -225,7 +227,7 @@ class Host(_Settings):
     """The mail host: its size, its queue, and what the owner adds to it."""
 
     instance_type: str
-    queue_volume_gib: int = Field(ge=1, le=16384)
+    queue_volume_gib: int = Field(ge=1, le=LARGEST_QUEUE_GIB)
     extra_user_data: Path | None = None
 
     @field_validator("instance_type")
@@ -371,10 +373,10 @@ class Environment(_Settings):
     def _check_region(cls, region: str) -> str:
         if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
             raise _invalid(f'"{region}" is not an AWS Region; write one such as "us-east-1"')
-        if region.startswith("cn-"):
+        if region.startswith(("cn-", "us-gov-", "us-iso", "eu-iso")):
             raise _invalid(
-                f'"{region}" has other API host names and Debian images than the rest of AWS, and '
-                "neither was tried; write a Region outside China"
+                f'"{region}" has other resource names, API host names or Debian images than the '
+                "rest of AWS, and none was tried; write a Region outside China and GovCloud"
             )
         return region
 
@@ -549,7 +551,7 @@ def _describe(fault: ErrorDetails) -> str:
             choices = _quoted(get_args(DmarcPolicy))
             message = f'"{fault["input"]}" is unknown; write one of {choices}'
         case "greater_than_equal" | "less_than_equal" | "int_type":
-            message = f"{fault['msg'].lower()}; write a whole number from 1 to 16384"
+            message = f"{fault['msg'].lower()}; write a whole number from 1 to {LARGEST_QUEUE_GIB}"
         case "bool_type":
             message = "must be true or false, without quotes"
         case _:

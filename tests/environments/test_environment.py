@@ -55,6 +55,11 @@ FAULTS = {
         "region",
         "write a Region outside China",
     ),
+    "Region of GovCloud": (
+        ('region = "us-east-1"', 'region = "us-gov-west-1"'),
+        "region",
+        "write a Region outside China and GovCloud",
+    ),
     "zone of another Region": (
         ('"us-east-1a", "us-east-1b"', '"us-east-1a", "eu-west-1b"'),
         "availability_zones",
@@ -204,7 +209,7 @@ FAULTS = {
     "queue too small": (
         ("queue_volume_gib = 20", "queue_volume_gib = 0"),
         "host.queue_volume_gib",
-        "write a whole number from 1 to 16384",
+        "write a whole number from 1 to 512",
     ),
     "queue size as text": (
         ("queue_volume_gib = 20", 'queue_volume_gib = "20 GiB"'),
