@@ -101,6 +101,15 @@ def test_s3_is_reached_without_the_gateway(example: Templates) -> None:
     endpoint = only(example[STACK], "AWS::EC2::VPCEndpoint")["Properties"]
     assert endpoint["VpcEndpointType"] == "Gateway"
     assert joined(endpoint["ServiceName"]).endswith(".s3")
+    used_by_hosts = {
+        association["Properties"]["RouteTableId"]["Ref"]
+        for logical_id, association in resources(
+            example[STACK], "AWS::EC2::SubnetRouteTableAssociation"
+        ).items()
+        if "private" in logical_id.lower()
+    }
+    assert len(used_by_hosts) == 2
+    assert used_by_hosts <= {table["Ref"] for table in endpoint["RouteTableIds"]}
 
 
 def test_no_function_may_change_security_groups(example: Templates) -> None:

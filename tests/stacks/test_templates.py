@@ -20,6 +20,18 @@ TEMPLATE_BYTES = 1_000_000
 RESOURCES = 500
 MOST_ZONES = '["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1e", "us-east-1f"]'
 
+# By CloudFormation; these belong to something that can be.
+CANNOT_BE_TAGGED = {
+    "AWS::EC2::Route",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::VPCGatewayAttachment",
+    "AWS::IAM::InstanceProfile",
+    "AWS::IAM::Policy",
+    "AWS::Route53::RecordSet",
+    "Custom::DkimKey",
+    "Custom::ReverseDns",
+}
+
 CFN_LINT = Path(sysconfig.get_path("scripts")) / "cfn-lint"
 
 
@@ -58,9 +70,17 @@ def test_cfn_lint_finds_nothing(assembly_of: AssemblyOf) -> None:
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
-def test_no_acknowledgement_covers_a_whole_stack(example: Templates) -> None:
-    for template in example.values():
-        assert "cdk_nag" not in template.get("Metadata", {})
+def test_no_acknowledgement_covers_a_whole_stack(assembly_of: AssemblyOf) -> None:
+    acknowledged = [
+        construct
+        for path in assembly_of("example").folder.glob("**/*.metadata.json")
+        for construct, entries in json.loads(path.read_text(encoding="utf-8")).items()
+        if any(entry["type"] == "aws:cdk:acknowledged-rules" for entry in entries)
+    ]
+    assert acknowledged
+    for construct in acknowledged:
+        _, _stage, _stack, *within = construct.split("/")
+        assert within, construct
 
 
 def test_no_private_key_is_in_any_template(example: Templates) -> None:
@@ -88,10 +108,25 @@ def test_the_largest_environment_is_far_within_cloudformations_limits(
 
 def test_everything_that_can_be_tagged_carries_the_environments_tags(example: Templates) -> None:
     for template in example.values():
-        for resource in template["Resources"].values():
-            tags: list[dict[str, Any]] = resource.get("Properties", {}).get("Tags", [])
-            if tags:
-                assert ("project", "postern") in [(tag["Key"], tag["Value"]) for tag in tags]
+        for logical_id, resource in template["Resources"].items():
+            if resource["Type"] in CANNOT_BE_TAGGED:
+                assert "Tags" not in resource["Properties"]
+                continue
+            for tags in _tags(resource):
+                assert {"project": "postern"}.items() <= tags.items(), logical_id
+
+
+def _tags(resource: dict[str, Any]) -> list[dict[str, str]]:
+    """Each set of tags that CloudFormation puts on the resource and on what is made from it."""
+    properties = resource["Properties"]
+    sets = [properties.get("Tags", [])]
+    if resource["Type"] == "AWS::EC2::LaunchTemplate":
+        specifications = [
+            *properties["TagSpecifications"],
+            *properties["LaunchTemplateData"]["TagSpecifications"],
+        ]
+        sets = [specification["Tags"] for specification in specifications]
+    return [{tag["Key"]: tag["Value"] for tag in tags} for tags in sets]
 
 
 def test_a_wrong_setting_stops_synthesis_with_one_message(tmp_path: Path) -> None:
