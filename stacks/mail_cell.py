@@ -32,6 +32,8 @@ class MailCell(Construct):
 
     A failed host, a new image and changed user-data all take the same road: the old host ends, a
     new one starts and attaches the queue. Two never run at once, because a volume has one host.
+
+    group: what the next cell's group depends on, so that only one host is replaced at a time.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class MailCell(Construct):
             dkim_selector=settings.dkim.signing,
             dkim_secret_arn=dkim_secret_arn,
             queue_volume_id=queue_volume.volume_id,
+            queue_volume_gib=settings.host.queue_volume_gib,
             log_group_name=log_group.log_group_name,
-            stack_name=cdk.Stack.of(self).stack_name,
+            stack_id=cdk.Stack.of(self).stack_id,
             signal_resource=group_id,
             architecture=settings.host.architecture,
             extra_user_data=settings.host.read_extra_user_data(),
@@ -118,7 +121,7 @@ class MailCell(Construct):
         )
         cdk.Tags.of(launch_template).add("Name", settings.sending_domain)
 
-        group = autoscaling.AutoScalingGroup(
+        self.group = autoscaling.AutoScalingGroup(
             self,
             "Group",
             vpc=vpc,
@@ -135,13 +138,13 @@ class MailCell(Construct):
                 wait_on_resource_signals=True,
             ),
         )
-        group_resource = group.node.default_child
+        group_resource = self.group.node.default_child
         assert isinstance(group_resource, autoscaling.CfnAutoScalingGroup)
         group_resource.override_logical_id(group_id)
         # The role's policy too: a host that starts without it would fail its self-test.
-        group.node.add_dependency(role)
+        self.group.node.add_dependency(role)
         acknowledge(
-            group,
+            self.group,
             "AwsSolutions-AS3",
             "The group always has one host. A host that fails to start fails the deployment, which "
             "says why.",
@@ -243,7 +246,8 @@ def _allow_systems_manager(role: iam.Role) -> None:
     acknowledge(
         role,
         "AwsSolutions-IAM5[Resource::*]",
-        "The agent's own channels: AWS grants these actions for all resources or none.",
+        "The agent's own channels, which AWS grants for all resources or none, and its word that a "
+        "host is there, whose id is not known before it starts.",
     )
 
 

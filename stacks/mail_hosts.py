@@ -57,8 +57,9 @@ class MailHosts(cdk.Stack):
             f"/aws/service/debian/release/13/latest/{settings.host.architecture}",
             os=ec2.OperatingSystemType.LINUX,
         )
+        cells: list[MailCell] = []
         for zone, subnet in private_subnets.items():
-            MailCell(
+            cell = MailCell(
                 self,
                 zone,
                 settings=settings,
@@ -71,6 +72,11 @@ class MailHosts(cdk.Stack):
                 dkim_encryption_key=dkim.encryption_key,
                 log_group=mail_log,
             )
+            # One at a time: while a host is replaced the others send, and a set-up that fails stops
+            # the deployment at the first.
+            if cells:
+                cell.group.node.add_dependency(cells[-1].group)
+            cells.append(cell)
         cdk.CfnOutput(
             self,
             "MailLogGroup",

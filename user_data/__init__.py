@@ -45,6 +45,9 @@ class HostSettings:
     `sending_domain`, `postmaster`, `dkim_selector`, `architecture` and `extra_user_data` are plain
     text; each other value may contain a CloudFormation token.
 
+    No program of the host uses `queue_volume_gib`: with it a larger volume changes the user data,
+    which replaces the host, and the successor makes the file system as large.
+
     `signal_resource` is the logical id of the Auto Scaling group that waits for this host's signal,
     `architecture` Debian's word ("amd64" or "arm64"), `extra_user_data` an executable script (with
     its `#!` line) that runs as root after the mail server works and before the self-test.
@@ -56,8 +59,9 @@ class HostSettings:
     dkim_selector: str
     dkim_secret_arn: str
     queue_volume_id: str
+    queue_volume_gib: int
     log_group_name: str
-    stack_name: str
+    stack_id: str
     signal_resource: str
     architecture: str
     extra_user_data: str | None = None

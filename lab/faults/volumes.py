@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab.control import LabError
 from lab.faults.trial import Fault, Trial
+from lab.instance.loop_device import devices_of
 
 _QUEUES = "/var/spool/queue"
 
@@ -69,6 +70,23 @@ def _damaged(trial: Trial) -> None:
         subprocess.run(["e2fsck", "-y", "-b", "32768", image], check=False, capture_output=True)
 
     _refused_until_repaired(trial, harm=damage, repair=repair)
+
+
+def _found_damaged_in_use(trial: Trial) -> None:
+    """The kernel finds an error in the mounted file system; an operator ends the host."""
+    with trial.full_queue() as stream:
+        (device,) = devices_of(trial.lab.queue_volume().image)
+        Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("harm on purpose")
+        trial.expect(
+            trial.lab.run("touch", f"{_QUEUES}/written").returncode,
+            "A file system that was found damaged was still written to",
+        )
+        already = len(stream.accepted)
+        time.sleep(15)
+        trial.expect(stream.refusals, "Nothing was refused for a damaged file system")
+        trial.expect(len(stream.accepted) == already, "A damaged file system took mail")
+        trial.note(f"{sum(stream.refusals.values())} submissions refused, none taken")
+        trial.go_on_after(trial.lab.crash_host())
 
 
 def _full(trial: Trial) -> None:
@@ -133,5 +151,6 @@ FAULTS = (
     Fault(name="queue volume dirty", inflict=_dirty),
     Fault(name="queue volume with another file system, then put back", inflict=_foreign),
     Fault(name="queue volume damaged, then repaired by hand", inflict=_damaged),
+    Fault(name="queue volume found damaged while in use", inflict=_found_damaged_in_use),
     Fault(name="queue volume full", inflict=_full),
 )

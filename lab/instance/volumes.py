@@ -99,7 +99,7 @@ class Volumes:
     def attach(self, *, volume: str, size_gib: int, instance: str, container: Container) -> None:
         """Make the device of `volume` and its by-id link appear inside `container`.
 
-        The file is made on first use, sparse and blank, as large as the volume.
+        The file is made on first use, sparse and blank, and grows with the volume.
 
         Raises:
             VolumeError: another machine's file system still has it, there is no free loop device,
@@ -108,8 +108,8 @@ class Volumes:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.wait_until_released(volume)  # two devices over one file would spoil it
         image = self.image(volume)
-        if not image.exists():
-            with image.open("wb") as file:
+        with image.open("ab") as file:
+            if file.tell() < size_gib << 30:
                 file.truncate(size_gib << 30)
         try:
             loop = LoopDevice(image)

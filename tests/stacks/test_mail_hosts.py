@@ -131,7 +131,23 @@ def test_the_host_signals_its_own_group(example: Templates) -> None:
     groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup")
     for group, document in zip(groups, _user_data(example), strict=True):
         assert f"SIGNAL_RESOURCE={group}\n" in document
-        assert "STACK_NAME=postern-example-MailHosts\n" in document
+        # The role's policy names the stack by its id; a call by name is another resource to IAM.
+        assert "STACK_ID=<AWS::StackId>\n" in document
+
+
+def test_one_host_is_replaced_at_a_time(example: Templates) -> None:
+    first, second = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").items()
+    assert first[0] in second[1]["DependsOn"]
+    assert second[0] not in first[1]["DependsOn"]
+
+
+def test_a_larger_queue_volume_replaces_the_host(
+    example: Templates, synthesise: Synthesise
+) -> None:
+    """Only a host that boots makes the file system as large as its volume."""
+    larger = synthesise(("queue_volume_gib = 20", "queue_volume_gib = 40"))
+    for before, after in zip(_user_data(example), _user_data(larger), strict=True):
+        assert before != after
 
 
 def test_a_host_waits_for_its_roles_policy(example: Templates) -> None:

@@ -15,8 +15,9 @@ SETTINGS = user_data.HostSettings(
     dkim_selector="s1",
     dkim_secret_arn="arn:aws:secretsmanager:us-east-1:111122223333:secret:s1-AbCdEf",  # noqa: S106
     queue_volume_id="vol-0123456789abcdef0",
+    queue_volume_gib=20,
     log_group_name="/postern/example/us-east-1a",
-    stack_name="postern-example-MailHosts",
+    stack_id="arn:aws:cloudformation:us-east-1:111122223333:stack/postern-example-MailHosts/1",
     signal_resource="CellUsEast1aAutoScalingGroup01234567",
     architecture="amd64",
 )

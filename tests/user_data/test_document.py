@@ -11,6 +11,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_the_archive_is_the_same_in_every_cell() -> None:
     elsewhere = replace(
         SETTINGS,
         region="eu-west-1",
-        stack_name="other",
+        stack_id="other",
         queue_volume_id="vol-1",
         signal_resource="other",
         log_group_name="other",
@@ -102,21 +103,21 @@ def test_the_archive_is_the_same_in_every_cell() -> None:
 
 
 def test_deploy_time_values_stay_readable_for_cloudformation() -> None:
-    text = document(replace(SETTINGS, stack_name="${Token[TOKEN.123]}"))
+    text = document(replace(SETTINGS, stack_id="${Token[TOKEN.123]}"))
 
-    assert "      STACK_NAME=${Token[TOKEN.123]}\n" in text
+    assert "      STACK_ID=${Token[TOKEN.123]}\n" in text
 
 
 def test_deploy_time_values_change_nothing_but_their_own_line() -> None:
     one = document().splitlines()
     other = document(
-        replace(SETTINGS, region="eu-west-1", stack_name="other", queue_volume_id="vol-1")
+        replace(SETTINGS, region="eu-west-1", stack_id="other", queue_volume_id="vol-1")
     ).splitlines()
 
     assert [line.split("=")[0].strip() for line in other if line not in one] == [
         "REGION",
         "QUEUE_VOLUME_ID",
-        "STACK_NAME",
+        "STACK_ID",
     ]
 
 
@@ -179,6 +180,6 @@ def test_no_secret_and_no_endpoint_of_anyones_own_is_in_it(files: dict[str, str]
         ({"extra_user_data": "apt-get install app"}, "must begin with a line such as"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(change: dict[str, str], problem: str) -> None:
+def test_settings_that_cannot_work_are_refused(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         replace(SETTINGS, **change)

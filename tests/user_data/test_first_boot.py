@@ -120,3 +120,19 @@ def test_another_archive_than_the_deployed_one_is_not_unpacked(
     assert refused.stdout.splitlines()[-1] == "host-files-not-as-deployed"
     assert "s3://a-bucket/a-key.tar is not what was deployed" in refused.stderr
     assert not list((tmp_path / "root").iterdir())
+
+
+@pytest.mark.parametrize("step", ["fetch_host_files", "signal FAILURE i-1"])
+def test_without_its_packages_a_host_gives_up_at_once(step: str) -> None:
+    """It can tell nobody, so it ends, and its successor tries again."""
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"source {SCRIPT}; reason=none; {step} || echo $? $reason"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/nonexistent", "REGION": "us-east-1"},
+    )
+
+    reason = "packages-not-installed" if step == "fetch_host_files" else "none"
+    assert done.stdout == f"1 {reason}\n"
+    assert "command not found" not in done.stderr

@@ -143,7 +143,7 @@ def _signal(deployment: Deployment) -> None:
     """What first-boot does; raises ValueError when there is no instance."""
     instance = deployment.instance
     deployment.client("cloudformation", HOST).signal_resource(
-        StackName=deployment.settings["STACK_NAME"],
+        StackName=deployment.settings["STACK_ID"],
         LogicalResourceId=deployment.settings["SIGNAL_RESOURCE"],
         UniqueId=instance,
         Status="SUCCESS",

@@ -113,6 +113,14 @@ def test_a_volume_comes_and_goes_with_its_attachment(host: Host, account: Accoun
     account.ec2.detach_volume(VolumeId=volume)
     assert eventually(lambda: host.container.run(["test", "-e", link]).returncode != 0, 5)
 
+    account.ec2.modify_volume(VolumeId=volume, Size=4)
+    account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
+    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    assert run(host, "blockdev", "--getsize64", link) == f"{4 << 30}\n"
+
+    account.ec2.detach_volume(VolumeId=volume)
+    assert eventually(lambda: host.container.run(["test", "-e", link]).returncode != 0, 5)
+
 
 def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
     account: Account, machine: Machine, host: Host
