@@ -33,17 +33,25 @@ rm -f /etc/faketimerc
 for service in {services}; do rm -f "/run/systemd/system/$service.service.d/clock.conf"; done
 """
 
-# A wrong library is no more than a warning to the dynamic loader.
+# A wrong library is no more than a warning to the dynamic loader, which comes after systemd has
+# called the service started.
 _RESTART = """
 systemctl daemon-reload
 systemctl restart {services}
+loaded() {{
+    local pid
+    pid=$(systemctl show --property=MainPID --value "$1")
+    grep --quiet /libfaketime "/proc/$pid/maps"
+}}
 for service in {services}; do
-    pid=$(systemctl show --property=MainPID --value "$service")
-    loaded=$(grep -c /libfaketime "/proc/$pid/maps" || true)
-    if ((({offset}) != 0 && loaded == 0 || ({offset}) == 0 && loaded)); then
-        echo "$service runs with the wrong clock" >&2
-        exit 1
-    fi
+    deadline=$((SECONDS + 30))
+    until if (({offset})); then loaded "$service"; else ! loaded "$service"; fi; do
+        if ((SECONDS > deadline)); then
+            echo "$service runs with the wrong clock" >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
 done
 """
 
