@@ -114,7 +114,7 @@ _FILES = (
     _File("opendkim/fetch-dkim-key", f"{_PROGRAMS}/fetch-dkim-key", "0755"),
     _File("opendkim/opendkim.conf", "/etc/opendkim.conf"),
     _File("opendkim/opendkim.service", f"{_UNITS}/opendkim.service"),
-    _File("packet_filter/metadata.nft", "/etc/postern/metadata.nft"),
+    _File("packet_filter/packet-filter.nft", "/etc/postern/packet-filter.nft"),
     _File(
         "packet_filter/systemd-networkd.conf",
         f"{_UNITS}/systemd-networkd.service.d/postern.conf",
@@ -129,6 +129,7 @@ _FILES = (
     _File("sendmail/aliases", "/etc/mail/aliases"),
     _File("sendmail/forward-to-postmaster", f"{_PROGRAMS}/forward-to-postmaster", "0755"),
     _File("sendmail/local-host-names", "/etc/mail/local-host-names"),
+    _File("sendmail/sendmail", f"{_PROGRAMS}/sendmail", "0755"),
     _File("sendmail/sendmail-client.service", f"{_UNITS}/sendmail-client.service"),
     _File("sendmail/sendmail.conf", "/etc/mail/sendmail.conf"),
     _File("sendmail/sendmail.mc", "/etc/mail/sendmail.mc"),

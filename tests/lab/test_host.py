@@ -140,6 +140,43 @@ def test_mail_to_root_reaches_the_postmaster(lab: Lab) -> None:
     assert faults(verdict) == {}
 
 
+def test_what_can_be_neither_delivered_nor_returned_is_kept(lab: Lab) -> None:
+    subject = f"refused {time.time_ns()}"
+    message = f"From: hello@mail.example.com\nTo: a@sinkhole.example\nSubject: {subject}\n\nx\n"
+    lab.sinkhole("bounce")
+    try:
+        lab.submit(message.encode(), sender="<>")
+        deadline = time.monotonic() + 120
+        while subject not in lab.run("cat", "/var/spool/queue/undeliverable").stdout:
+            assert time.monotonic() < deadline, "it was thrown away"
+            time.sleep(0.5)
+    finally:
+        lab.sinkhole("accept")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postern-undeliverable@mail.example.com",
+        '"Postern-Undeliverable"@mail.example.com',
+        "postern-undeliverable+x@mail.example.com",
+    ],
+)
+def test_nobody_sends_mail_to_where_it_is_kept(lab: Lab, address: str) -> None:
+    refused = lab.run(
+        *("sendmail", "-v", "-oi", "-f", "hello@mail.example.com", "--", address),
+        input=b"From: hello@mail.example.com\nSubject: fill the disk\n\nx\n",
+    )
+
+    assert "550 5.1.1 " in refused.stdout
+    assert refused.returncode != 0
+
+
+def test_the_mail_log_is_rotated(lab: Lab) -> None:
+    assert lab.run("systemctl", "is-active", "logrotate.timer").stdout == "active\n"
+    assert lab.run("logrotate", "--debug", "/etc/logrotate.conf").returncode == 0
+
+
 def test_after_a_reboot_everything_works_again(lab: Lab) -> None:
     def booted_at() -> str:
         try:

@@ -137,8 +137,10 @@ def test_both_queues_are_on_the_queue_volume_only(configured: dict[str, str]) ->
 def test_the_network_does_not_start_without_the_packet_filter(configured: dict[str, str]) -> None:
     network = configured["/etc/systemd/system/systemd-networkd.service.d/postern.conf"]
 
-    assert "ExecStartPre=+/usr/sbin/nft --file /etc/postern/metadata.nft" in network.splitlines()
-    assert "/etc/postern/metadata.nft" in configured
+    assert (
+        "ExecStartPre=+/usr/sbin/nft --file /etc/postern/packet-filter.nft" in network.splitlines()
+    )
+    assert "/etc/postern/packet-filter.nft" in configured
     assert "nftables" in configured["/usr/local/lib/postern/packages"].split()
 
 
@@ -148,7 +150,7 @@ def test_the_packet_filter_is_there_before_the_owners_script_runs(
     setup = configured["/usr/local/sbin/postern-setup"]
     first_boot = configured["/usr/local/lib/postern/first-boot"]
 
-    assert "\n    nft --file /etc/postern/metadata.nft\n" in setup
+    assert "\n    nft --file /etc/postern/packet-filter.nft\n" in setup
     assert setup.index("nft --file") < setup.index("install-agents")
     assert first_boot.index("/postern-setup\n") < first_boot.index("/extra-user-data\n")
 

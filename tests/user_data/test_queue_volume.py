@@ -9,6 +9,8 @@ import pytest
 import user_data
 
 SCRIPT = Path(user_data.__file__).parent / "queue_volume/attach-queue-volume"
+# Exit statuses, of which the unit knows the second.
+TRIED_AGAIN, FOR_A_PERSON = 1, 2
 SIZE = 8 * 1024 * 1024
 ENVIRONMENT = {
     "QUEUE_VOLUME_ID": "vol-0123456789abcdef0",
@@ -62,7 +64,7 @@ def prepare(volume: Path) -> subprocess.CompletedProcess[str]:
     """Everything the script does once the volume is attached; writes are left to its own tools."""
     return run(
         f"device={volume}; attach() {{ :; }}; ln() {{ echo linked; }};"
-        f' fail() {{ echo "$1" >&2; exit 1; }}; main'
+        f' fail() {{ echo "$2" >&2; exit "$1"; }}; main'
     )
 
 
@@ -111,7 +113,7 @@ def test_a_volume_with_anything_else_on_it_is_never_written_to(volume: Path, wha
 
     refused = prepare(volume)
 
-    assert refused.returncode == 1
+    assert refused.returncode == FOR_A_PERSON
     assert refused.stderr == "queue-volume-unknown-contents\n"
     assert volume.read_bytes() == contents
 
@@ -136,7 +138,7 @@ def attach(aws_says: str) -> subprocess.CompletedProcess[str]:
         "device=/nonexistent; instance_id_file=/dev/null;"
         f" aws() {{ echo '{aws_says}' >&2; return 254; }};"
         " sleep() { SECONDS=$((SECONDS + 100)); echo waited; };"
-        ' fail() { echo "$1" >&2; exit 1; }; attach'
+        ' fail() { echo "$2" >&2; exit "$1"; }; attach'
     )
 
 
@@ -145,6 +147,7 @@ def test_a_volume_that_the_old_host_still_holds_is_waited_for() -> None:
 
     assert held.stdout.count("waited") >= 3
     assert held.stderr.endswith("queue-volume-busy\n")
+    assert held.returncode == TRIED_AGAIN
 
 
 def test_a_permission_that_is_not_known_everywhere_yet_is_waited_for() -> None:
@@ -152,6 +155,7 @@ def test_a_permission_that_is_not_known_everywhere_yet_is_waited_for() -> None:
 
     assert refused.stdout.count("waited") >= 3
     assert refused.stderr.endswith("queue-volume-not-attached\n")
+    assert refused.returncode == TRIED_AGAIN
 
 
 def test_a_volume_that_does_not_exist_fails_at_once() -> None:
@@ -159,3 +163,22 @@ def test_a_volume_that_does_not_exist_fails_at_once() -> None:
 
     assert "waited" not in refused.stdout
     assert refused.stderr.endswith("queue-volume-not-attached\n")
+    assert refused.returncode == FOR_A_PERSON
+
+
+def test_aws_is_not_asked_again_once_it_has_agreed(tmp_path: Path) -> None:
+    """EC2 would find the device's name in use, by this very volume."""
+    asked = tmp_path / "asked"
+    run(
+        f"device=/nonexistent; instance_id_file=/dev/null; aws() {{ echo asked >>{asked}; }};"
+        ' sleep() { SECONDS=$((SECONDS + 100)); }; fail() { exit "$1"; }; attach'
+    )
+
+    assert asked.read_text() == "asked\n"
+
+
+def test_what_only_a_person_can_mend_is_not_tried_again() -> None:
+    unit = (SCRIPT.parent / "queue-volume.service").read_text().splitlines()
+
+    assert "Restart=on-failure" in unit
+    assert f"RestartPreventExitStatus={FOR_A_PERSON}" in unit

@@ -1,5 +1,6 @@
 """The deployed host as something that runs on it sees it: its SMTP ports and its mail log."""
 
+import json
 import re
 import socket
 import time
@@ -125,3 +126,15 @@ def queue_id(accepted: str) -> str:
     """The queue id in the reply to a message: "250 2.0.0 6AON4C7q002855 Message accepted..."."""
     assert accepted.startswith("250 2.0.0 "), accepted
     return accepted.split()[2]
+
+
+def refused_so_far(lab: Lab, *, chain: str) -> int:
+    """How many connections this chain of the host's packet filter has refused."""
+    rules = json.loads(lab.run("nft", "--json", "list", "chain", "ip", "postern", chain).stdout)
+    (packets,) = (
+        statement["counter"]["packets"]
+        for item in rules["nftables"]
+        for statement in item.get("rule", {}).get("expr", [])
+        if "counter" in statement
+    )
+    return int(packets)

@@ -1,12 +1,12 @@
 """The instance metadata service, and with it the role's credentials, is root's alone."""
 
-import json
 import time
 
 import pytest
 
 from lab.internet.verdict import faults
 from lab.lab import Lab
+from tests.lab.attacks.host import refused_so_far
 
 pytestmark = pytest.mark.lab
 
@@ -19,17 +19,6 @@ with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as mptcp:
     mptcp.settimeout(5)
     mptcp.connect(("169.254.169.254", 80))
 """
-
-
-def refused_so_far(lab: Lab) -> int:
-    rules = json.loads(lab.run("nft", "--json", "list", "chain", "ip", "metadata", "output").stdout)
-    (packets,) = (
-        statement["counter"]["packets"]
-        for item in rules["nftables"]
-        for statement in item.get("rule", {}).get("expr", [])
-        if "counter" in statement
-    )
-    return int(packets)
 
 
 def test_root_is_answered(lab: Lab) -> None:
@@ -51,13 +40,13 @@ def test_root_is_answered(lab: Lab) -> None:
     "user", ["nobody", "smmta", "smmsp", "opendkim", "daemon", "www-data", "_apt"]
 )
 def test_nobody_else_is_and_each_try_is_counted(lab: Lab, user: str) -> None:
-    before = refused_so_far(lab)
+    before = refused_so_far(lab, chain="metadata")
 
     for _ in range(3):
         asked = lab.run("runuser", "-u", user, "--", *ASK.split())
         assert (asked.returncode, asked.stdout) == (7, "")  # could not connect
 
-    assert refused_so_far(lab) == before + 3
+    assert refused_so_far(lab, chain="metadata") == before + 3
 
 
 @pytest.mark.parametrize(
@@ -70,17 +59,17 @@ def test_nobody_else_is_and_each_try_is_counted(lab: Lab, user: str) -> None:
     ids=["root of a user namespace", "multipath TCP", "mapped IPv4"],
 )
 def test_nobody_gets_around_it(lab: Lab, command: list[str]) -> None:
-    before = refused_so_far(lab)
+    before = refused_so_far(lab, chain="metadata")
 
     asked = lab.run("runuser", "-u", "nobody", "--", *command)
 
     assert asked.returncode != 0
     assert asked.stdout == ""
-    assert refused_so_far(lab) > before
+    assert refused_so_far(lab, chain="metadata") > before
 
 
 def test_without_the_packet_filter_there_is_no_network(lab: Lab) -> None:
-    rules = "/etc/postern/metadata.nft"
+    rules = "/etc/postern/packet-filter.nft"
     lab.run("mv", rules, f"{rules}.away")
     try:
         assert lab.run("systemctl", "restart", "systemd-networkd").returncode != 0
