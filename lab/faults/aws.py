@@ -105,7 +105,7 @@ def _during_set_up(lab: Lab, old: str, begin: Callable[[], None], end: Callable[
         end()
 
 
-def _wait_for_file(lab: Lab, path: str, *, other_than: str, timeout: float = 240) -> None:
+def _wait_for_file(lab: Lab, path: str, *, other_than: str, timeout: float = 600) -> None:
     """Wait until another host than this one has that file."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -6,6 +6,9 @@ from lab.cloud.cloud import CloudError
 from lab.faults.stream import Stream
 from lab.faults.trial import Fault, Trial
 
+# What the host is made of: its deployed values and the digest of all its files.
+_CONFIGURATION = "cat /etc/postern/settings"
+
 
 def _ends_without_shutdown(trial: Trial) -> None:
     with trial.full_queue():
@@ -23,6 +26,7 @@ def _updated(trial: Trial) -> None:
 
 def _update_fails(trial: Trial) -> None:
     (old,) = trial.lab.instance_ids
+    configuration = trial.run(_CONFIGURATION)
     with trial.full_queue() as stream:
         try:
             trial.lab.deploy_variant(extra_user_data="#!/bin/sh\nexit 1\n")
@@ -33,7 +37,11 @@ def _update_fails(trial: Trial) -> None:
             )
         else:
             trial.expect(False, "A host whose set-up failed turned the deployment green")
-        trial.expect(trial.lab.instance_ids != [old], "No new host was tried")
+        trial.lab.wait_for_host(other_than=old)
+        trial.expect(
+            trial.run(_CONFIGURATION) == configuration,
+            "After the rollback the host has another configuration than before",
+        )
         _go_on(trial, stream)
 
 
@@ -41,7 +49,7 @@ def _go_on(trial: Trial, stream: Stream) -> None:
     trial.lab.block_smtp(blocked=False)
     trial.repaired()
     stream.go_on()
-    trial.flush(after_silence=True)
+    trial.flush()
 
 
 FAULTS = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from lab.faults.trial import Fault, Trial
+from lab.internet.hindered_dns import DELAY_SECONDS
 
 _MOST_PROCESSES = 300
 """200 sockets in use, 50 queue runners, the sessions of the clients (sendmail.mc)."""
@@ -24,11 +27,17 @@ def _dns(fault: str) -> Fault:
     def inflict(trial: Trial) -> None:
         trial.lab.publish([fault])
         try:
-            with trial.stream():
+            with trial.stream() as stream:
                 pass
             expect_few_processes(trial)
+            delivered = [delivery.time for delivery in trial.deliveries()]
         finally:
             trial.lab.publish()
+        if fault == "slow":  # no domain was looked up before, so at least the first had to wait
+            waited = min(delivered, default=math.inf) - min(stream.accepted.values())
+            trial.expect(waited > DELAY_SECONDS - 0.5, f"Mail was delivered after {waited:.1f} s")
+        else:
+            trial.expect(not delivered, f"Mail was delivered with DNS {_DNS[fault]}")
         _recover(trial)
 
     return Fault(name=f"DNS {_DNS[fault]}", inflict=inflict)
@@ -52,7 +61,7 @@ def expect_few_processes(trial: Trial) -> None:
 
 def _recover(trial: Trial) -> None:
     trial.repaired()
-    trial.flush(after_silence=True)
+    trial.flush()
 
 
 FAULTS = (

@@ -17,9 +17,10 @@ _WAITED_OUT = {
     "drop-in-data": "hangs up in the middle of the data",
     "drop-after-data": "hangs up instead of answering the data",
 }
-# The mail arrives all the same.
+# The attempt meets an answer that the sinkhole records.
+_ANSWERED = ("defer-at-rcpt", "defer-at-data", "drop-after-data")
+# The mail arrives all the same, over TLS or not.
 _BORNE = {
-    "close-after-each": "says 421 after each message",
     "expired-certificate": "has an expired certificate",
     "broken-starttls": "offers STARTTLS and fails at it",
     "no-starttls": "offers no STARTTLS",
@@ -37,8 +38,10 @@ def _waited_out(behaviour: str) -> Fault:
         with trial.stream():
             pass
         expect_few_processes(trial)
+        if behaviour in _ANSWERED:
+            trial.wait_until_tried()
         trial.expect(
-            trial.account().delivered == 0, f"Mail was delivered: the receiver was not {behaviour}"
+            not trial.deliveries(), f"Mail was delivered: the receiver was not {behaviour}"
         )
         trial.lab.sinkhole("accept")
         trial.repaired()
@@ -53,8 +56,32 @@ def _borne(behaviour: str) -> Fault:
         with trial.stream():
             pass
         trial.repaired()
+        trial.settled()
+        over_tls = {bool(delivery.tls) for delivery in trial.deliveries()}
+        if behaviour == "expired-certificate":
+            trial.expect(
+                over_tls == {True}, "An expired certificate kept mail from being encrypted"
+            )
+            trial.expect(trial.logged("STARTTLS=client.*verify=FAIL"), "No certificate was expired")
+        else:
+            trial.expect(over_tls == {False}, f"There was TLS: the receiver was not {behaviour}")
 
     return Fault(name=f"receiver {_BORNE[behaviour]}", inflict=inflict)
+
+
+def _one_message_a_connection(trial: Trial) -> None:
+    """Queue runners use a connection for one message after another: a full queue, then."""
+    trial.lab.sinkhole("refuse-connections")
+    with trial.stream():
+        pass
+    trial.wait_until_tried()
+    trial.lab.sinkhole("close-after-each")
+    trial.repaired()
+    trial.flush()
+    trial.settled()
+    closed = sum(answer.reply.startswith("421") for answer in trial.answers())
+    trial.expect(closed, "No connection was used for a second message")
+    trial.note(f"{closed} connections closed before a second message")
 
 
 def _final(behaviour: str) -> Fault:
@@ -76,7 +103,8 @@ def _greylisting(trial: Trial) -> None:
     trial.lab.sinkhole("greylist", greylist_seconds=5)
     with trial.stream():
         pass
-    trial.expect(trial.account().delivered == 0, "The first attempt was not deferred")
+    trial.wait_until_tried()
+    trial.expect(not trial.deliveries(), "The first attempt was not deferred")
     trial.repaired()
     time.sleep(6)
     trial.flush()
@@ -85,6 +113,7 @@ def _greylisting(trial: Trial) -> None:
 FAULTS = (
     *map(_waited_out, _WAITED_OUT),
     Fault(name="receiver greylists for five seconds", inflict=_greylisting),
+    Fault(name="receiver says 421 after each message", inflict=_one_message_a_connection),
     *map(_borne, _BORNE),
     *map(_final, _FINAL),
 )

@@ -39,7 +39,8 @@ class Stream:
         """The MTA's words when it refused for the moment, and how often."""
         self._lab = lab
         self._messages = messages
-        self._seconds = seconds
+        self.seconds = seconds
+        """How long the whole stream takes if nothing hinders it; set before it begins."""
         self._patience = patience
         self._program: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -63,6 +64,11 @@ class Stream:
             self._finish()
         self._stop()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether every message was accepted."""
+        return len(self.accepted) == self._messages
+
     def go_on(self) -> None:
         """Submit what was not accepted yet, on the host that runs now."""
         self._stop()
@@ -72,7 +78,7 @@ class Stream:
         settings = {
             "numbers": missing,
             "run": self.run,
-            "seconds": self._seconds * len(missing) / self._messages,
+            "seconds": self.seconds * len(missing) / self._messages,
             "sessions": _SESSIONS,
             "domains": _DOMAINS,
             "octets": _OCTETS,
@@ -102,6 +108,14 @@ class Stream:
                     f"{timeout:.0f} s, fewer than the {share:.0%} waited for. Refusals: "
                     f"{dict(self.refusals)}"
                 )
+            time.sleep(0.05)
+
+    def wait_for_refusals(self, count: int, *, timeout: float = 120) -> None:
+        """Return when so many attempts were refused for the moment; raises LabError."""
+        deadline = time.monotonic() + timeout
+        while (refused := sum(self.refusals.values())) < count:
+            if time.monotonic() > deadline:
+                raise LabError(f"{refused} attempts were refused within {timeout:.0f} s.")
             time.sleep(0.05)
 
     @property

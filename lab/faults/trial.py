@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ from lab.faults.stream import Stream
 from lab.internet import addresses
 from lab.internet.receivers.sinkhole import Transaction, Transactions
 from lab.lab import Lab
+
+_STANDSTILL_SECONDS = 15.0
 
 
 class BrokenPromise(LabError):
@@ -42,10 +44,11 @@ class Result:
 class Trial:
     """What a fault works with: the lab, a stream of mail, and a place for what it observes."""
 
-    def __init__(self, lab: Lab, *, messages: int, seconds: float, patience: float = 300) -> None:
+    def __init__(self, lab: Lab, *, messages: int, seconds: float, patience: float = 700) -> None:
         """The stream will have so many messages, over so many seconds if nothing hinders it.
 
-        `patience` is how many seconds everything is waited for, acceptance and the end of each.
+        `patience` is how many seconds everything is waited for, acceptance and the end of each: by
+        itself the host tries a message again after five minutes.
         """
         self.lab = lab
         self.notes: list[str] = []
@@ -53,12 +56,15 @@ class Trial:
         self._patience = patience
         self._transactions = Transactions(lab.places.received / addresses.SINKHOLE_NAME)
         self._bounces = Bounces(lab.places.received / addresses.FIRST_RECEIVER_NAME)
-        self._deliveries: list[Transaction] = []
+        self._answers: list[Transaction] = []
         self._repaired_at: float | None = None
+        self._flushed = False
+        self._log_begin = 1 + int(self.run("stat --format=%s /var/log/mail.log"))
 
     @contextmanager
-    def stream(self) -> Iterator[Stream]:
+    def stream(self, *, at_least_seconds: float = 0) -> Iterator[Stream]:
         """Submit the messages in the background; at its end all of them were accepted."""
+        self._stream.seconds = max(self._stream.seconds, at_least_seconds)
         with self._stream:
             yield self._stream
 
@@ -71,6 +77,7 @@ class Trial:
         self.lab.block_smtp(blocked=True)
         with self._stream:
             self._stream.wait_until(share=until)
+            self.expect(not self.account().delivered, "Mail arrived through a blocked port 25")
             yield self._stream
 
     def go_on_after(self, host: str) -> None:
@@ -79,19 +86,18 @@ class Trial:
         self.lab.wait_for_host(other_than=host)
         self.repaired()
         self._stream.go_on()
+        self.flush()
 
     def repaired(self) -> None:
         """The fault is over: recovery begins."""
         self._repaired_at = time.time()
 
-    def flush(self, *, after_silence: bool = False) -> None:
+    def flush(self) -> None:
         """Try everything in the queue now, as an operator would; by itself it takes five minutes.
 
-        After a silence attempts are still going on, for 30 s at most, and what is being tried is
-        not tried a second time: so that is waited for.
+        What is just being tried is left out, so `settled` does it again when nothing arrives.
         """
-        if after_silence:
-            time.sleep(31)
+        self._flushed = True
         self.run("sendmail -qR@")
 
     def run(self, script: str, *, timeout: float = 120) -> str:
@@ -100,6 +106,30 @@ class Trial:
         if done.returncode:
             raise LabError(f"`{script}` failed on the host: {done.stdout}{done.stderr}")
         return done.stdout.strip()
+
+    def wait_for(self, script: str, what: str, *, timeout: float = 120) -> None:
+        """Return when the shell script ends with status 0 on the host; raises LabError.
+
+        `what` says in a few words what is waited for.
+        """
+        deadline = time.monotonic() + timeout
+        while self.lab.run("bash", "-c", script).returncode:
+            if time.monotonic() > deadline:
+                raise LabError(f"Not within {timeout:.0f} s: {what}.")
+            time.sleep(0.2)
+
+    def wait_until_tried(self) -> None:
+        """Return when no message in the queue waits for its first attempt.
+
+        N is the number of attempts (qf file, V8).
+        """
+        untried = "grep --quiet ^N0 /var/spool/queue/mqueue/qf* 2>/dev/null"
+        self.wait_for(f"! {untried}", "each message's first attempt", timeout=self._patience)
+
+    def logged(self, pattern: str) -> int:
+        """How many lines of the mail log since the trial's begin match the regular expression."""
+        log = f"tail --bytes=+{self._log_begin} /var/log/mail.log"
+        return int(self.run(f"{log} | grep --count --extended-regexp '{pattern}' || true"))
 
     def expect(self, kept: object, promise: str) -> None:
         """Raise BrokenPromise unless `kept`."""
@@ -110,13 +140,21 @@ class Trial:
         """Keep something worth reading beside the figures."""
         self.notes.append(observation)
 
+    def answers(self) -> Sequence[Transaction]:
+        """What the receiver answered so far."""
+        self._answers += self._transactions.read()
+        return self._answers
+
+    def deliveries(self) -> Sequence[Transaction]:
+        """What the receiver took so far, every copy."""
+        return [answer for answer in self.answers() if answer.accepted]
+
     def account(self) -> Account:
         """What became of the messages so far."""
-        self._deliveries += [one for one in self._transactions.read() if one.accepted]
         return settle(
             accepted=self._stream.accepted,
             unanswered=self._stream.unanswered,
-            deliveries=self._deliveries,
+            deliveries=self.deliveries(),
             returns=self._bounces.returned(),
         )
 
@@ -128,7 +166,13 @@ class Trial:
         """
         repaired_at = self._repaired_at or time.time()
         deadline = time.monotonic() + self._patience
+        outstanding, since = -1, 0.0
         while (account := self.account()).lost and time.monotonic() < deadline:
+            if account.lost != outstanding:
+                outstanding, since = account.lost, time.monotonic()
+            elif self._flushed and time.monotonic() - since > _STANDSTILL_SECONDS:
+                self.flush()
+                since = time.monotonic()
             time.sleep(0.5)
         self.expect(
             not account.lost,

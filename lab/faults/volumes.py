@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lab.control import LabError
@@ -23,8 +23,25 @@ def _busy(trial: Trial) -> None:
         old = trial.lab.crash_host()
         with trial.lab.queue_volume_in_use():
             launches.close()
-            time.sleep(30)  # the successor has asked for the volume again and again
+            _wait_until_asking_for_the_volume(trial)
+            time.sleep(30)
+            trial.expect(_is_asking_for_the_volume(trial), "The volume was not busy")
         trial.go_on_after(old)
+
+
+def _wait_until_asking_for_the_volume(trial: Trial) -> None:
+    deadline = time.monotonic() + 300
+    while not _is_asking_for_the_volume(trial):
+        if time.monotonic() > deadline:
+            raise LabError("No new host asked for the queue volume within 300 s.")
+        time.sleep(0.5)
+
+
+def _is_asking_for_the_volume(trial: Trial) -> bool:
+    with suppress(LabError):  # no host yet
+        state = trial.lab.run("systemctl", "is-active", "queue-volume.service").stdout
+        return state == "activating\n"
+    return False
 
 
 def _blank(trial: Trial) -> None:
@@ -81,9 +98,9 @@ def _found_damaged_in_use(trial: Trial) -> None:
             trial.lab.run("touch", f"{_QUEUES}/written").returncode,
             "A file system that was found damaged was still written to",
         )
+        stream.wait_for_refusals(20)  # each session's words to before are heard now
         already = len(stream.accepted)
-        time.sleep(15)
-        trial.expect(stream.refusals, "Nothing was refused for a damaged file system")
+        stream.wait_for_refusals(100)
         trial.expect(len(stream.accepted) == already, "A damaged file system took mail")
         trial.note(f"{sum(stream.refusals.values())} submissions refused, none taken")
         trial.go_on_after(trial.lab.crash_host())
@@ -106,7 +123,7 @@ def _full(trial: Trial) -> None:
         trial.run(f"rm {_QUEUES}/filler")
         trial.lab.block_smtp(blocked=False)
         trial.repaired()
-    trial.flush(after_silence=True)
+    trial.flush()
 
 
 def _refused_until_repaired(

@@ -84,7 +84,10 @@ class Orders:
 
 @dataclass(frozen=True, kw_only=True)
 class Transaction:
-    """The sinkhole's answer to a message, or to a recipient that it refused."""
+    """The sinkhole's answer to a message, to a recipient that it refused, or to a second message.
+
+    The last has no recipients: 421 to what comes after the first message of a connection.
+    """
 
     time: float
     """Seconds since the epoch."""

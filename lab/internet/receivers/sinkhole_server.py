@@ -151,6 +151,10 @@ class _Sinkhole:
             _hang_up(server)
         return reply
 
+    def record_refusal(self, session: Session, reply: str) -> None:
+        """Record an answer to a connection that was to be used for more."""
+        self._record(session, Envelope(), recipients=[], reply=reply)
+
     async def _take_orders(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -276,8 +280,12 @@ class _Session(SMTP):
             return
         await super().smtp_DATA(arg)
         if self._behaviour is Behaviour.CLOSE_AFTER_EACH:
-            await self._reader.readuntil(b"\r\n")
-            await self.push("421 4.7.0 One message a connection")
+            command = await self._reader.readuntil(b"\r\n")
+            reply = "421 4.7.0 One message a connection"
+            if not command.upper().startswith(b"QUIT"):
+                assert self.session is not None
+                self._sinkhole.record_refusal(self.session, reply)
+            await self.push(reply)
             _hang_up(self)
 
 
