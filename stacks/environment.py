@@ -9,7 +9,7 @@ import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -96,6 +96,15 @@ def _check_mailbox(address: str) -> str:
         )
     _check_domain(match["domain"])
     return address
+
+
+def _check_zone_is_used(zone: str, zones: Collection[str]) -> None:
+    if zone not in zones:
+        raise _invalid(
+            f'"{zone}" is not in availability_zones; write one of {_quoted(zones)}, or add the '
+            "zone there",
+            key=zone,
+        )
 
 
 @functools.cache
@@ -321,6 +330,22 @@ class ElasticIp(_Settings):
         return address
 
 
+class QueueVolume(_Settings):
+    """A queue volume that was kept, with the mail on it."""
+
+    volume_id: str
+
+    @field_validator("volume_id")
+    @classmethod
+    def _check_volume_id(cls, volume_id: str) -> str:
+        if not re.fullmatch(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", volume_id):
+            raise _invalid(
+                f'"{volume_id}" is not a volume id; write it as `aws ec2 describe-volumes` shows '
+                'it, such as "vol-0123456789abcdef0"'
+            )
+        return volume_id
+
+
 class Environment(_Settings):
     """One environment: everything that distinguishes it from another, and nothing else.
 
@@ -341,6 +366,7 @@ class Environment(_Settings):
     network: Network
     host: Host
     elastic_ips: dict[str, ElasticIp] = {}
+    queue_volumes: dict[str, QueueVolume] = {}
     tags: dict[str, str] = {}
 
     @property
@@ -467,12 +493,7 @@ class Environment(_Settings):
         if zones is None:
             return addresses
         for zone, elastic_ip in addresses.items():
-            if zone not in zones:
-                raise _invalid(
-                    f'"{zone}" is not in availability_zones; write one of {_quoted(zones)}, or add '
-                    "the zone there",
-                    key=zone,
-                )
+            _check_zone_is_used(zone, zones)
             for other, its_address in addresses.items():
                 if zone != other and (
                     elastic_ip.allocation_id == its_address.allocation_id
@@ -484,6 +505,23 @@ class Environment(_Settings):
                         key=zone,
                     )
         return addresses
+
+    @field_validator("queue_volumes")
+    @classmethod
+    def _check_queue_volumes(
+        cls, volumes: dict[str, QueueVolume], info: ValidationInfo
+    ) -> dict[str, QueueVolume]:
+        zones = info.data.get("availability_zones")
+        if zones is None:
+            return volumes
+        for zone, volume in volumes.items():
+            _check_zone_is_used(zone, zones)
+            if list(volumes.values()).count(volume) > 1:
+                raise _invalid(
+                    f"{volume.volume_id} is given to another zone too; a volume is in one zone",
+                    key=zone,
+                )
+        return volumes
 
     @field_validator("tags")
     @classmethod
@@ -576,6 +614,7 @@ _TABLES: Final[dict[str, type[_Settings]]] = {
     "network": Network,
     "host": Host,
     "elastic_ips": ElasticIp,
+    "queue_volumes": QueueVolume,
 }
 
 

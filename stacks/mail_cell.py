@@ -56,19 +56,7 @@ class MailCell(Construct):
         # Known beforehand: user-data names the resource to signal, which is made from user-data.
         group_id = "MailHost" + zone.title().replace("-", "")
 
-        queue_volume = ec2.Volume(
-            self,
-            "QueueVolume",
-            availability_zone=zone,
-            size=cdk.Size.gibibytes(settings.host.queue_volume_gib),
-            volume_type=ec2.EbsDeviceVolumeType.GP3,
-            encrypted=True,
-            # Queued mail exists nowhere else.
-            removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
-        )
-        _encrypt_with_awss_own_key(queue_volume, "KmsKeyId")
-        cdk.Tags.of(queue_volume).add("Name", f"{settings.sending_domain} queue {zone}")
-
+        queue_volume = _queue_volume(self, settings, zone)
         host = user_data.HostSettings(
             region=settings.region,
             sending_domain=settings.sending_domain,
@@ -151,6 +139,28 @@ class MailCell(Construct):
         )
         # On the host itself as well, where the role's condition looks for it.
         cdk.Tags.of(self).add(CELL_TAG, cell)
+
+
+def _queue_volume(cell: Construct, settings: Environment, zone: str) -> ec2.IVolume:
+    """The zone's queue: a new volume, or a kept one that the environment names."""
+    kept = settings.queue_volumes.get(zone)
+    if kept is not None:
+        return ec2.Volume.from_volume_attributes(
+            cell, "QueueVolume", volume_id=kept.volume_id, availability_zone=zone
+        )
+    volume = ec2.Volume(
+        cell,
+        "QueueVolume",
+        availability_zone=zone,
+        size=cdk.Size.gibibytes(settings.host.queue_volume_gib),
+        volume_type=ec2.EbsDeviceVolumeType.GP3,
+        encrypted=True,
+        # Queued mail exists nowhere else.
+        removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+    )
+    _encrypt_with_awss_own_key(volume, "KmsKeyId")
+    cdk.Tags.of(volume).add("Name", f"{settings.sending_domain} queue {zone}")
+    return volume
 
 
 def _encrypt_with_awss_own_key(construct: Construct, key_property: str) -> None:

@@ -20,11 +20,15 @@ def _elastic_ip(
     return f'[elastic_ips.{zone}]\nallocation_id = "{allocation_id}"\naddress = "{address}"\n'
 
 
+def _queue_volume(zone: str, volume_id: str = "vol-0123456789abcdef0") -> str:
+    return f'[queue_volumes.{zone}]\nvolume_id = "{volume_id}"\n'
+
+
 # What is written instead of what; the key that the message names; the remedy that it gives.
 FAULTS = {
     "unknown key": (
-        ('region = "us-east-1"', 'region = "us-east-1"\nqueue_volume = 20'),
-        "queue_volume",
+        ('region = "us-east-1"', 'region = "us-east-1"\nmx_record = true'),
+        "mx_record",
         'remove it, or write one of "account", "region"',
     ),
     "misspelt key": (
@@ -275,6 +279,21 @@ FAULTS = {
         ("[tags]", _elastic_ip("us-east-1a", address="10.40.0.5") + "[tags]"),
         "elastic_ips.us-east-1a.address",
         "write the Elastic IP itself",
+    ),
+    "kept queue volume in a zone without a host": (
+        ("[tags]", _queue_volume("us-east-1c") + "[tags]"),
+        "queue_volumes.us-east-1c",
+        'write one of "us-east-1a", "us-east-1b", or add the zone there',
+    ),
+    "kept queue volume for two zones": (
+        ("[tags]", _queue_volume("us-east-1a") + _queue_volume("us-east-1b") + "[tags]"),
+        "queue_volumes.us-east-1a",
+        "a volume is in one zone",
+    ),
+    "malformed volume id": (
+        ("[tags]", _queue_volume("us-east-1a", volume_id="queue") + "[tags]"),
+        "queue_volumes.us-east-1a.volume_id",
+        'such as "vol-0123456789abcdef0"',
     ),
     "reserved tag": (
         ('project = "postern"', '"aws:project" = "postern"'),

@@ -89,6 +89,22 @@ def test_the_queue_outlives_the_stack(example: Templates) -> None:
         assert volume["Properties"]["Size"] == 20
 
 
+def test_a_kept_queue_is_taken_up_again(synthesise: Synthesise) -> None:
+    kept = "vol-0123456789abcdef0"
+    templates = synthesise(
+        ("[tags]", f'[queue_volumes.us-east-1a]\nvolume_id = "{kept}"\n\n[tags]')
+    )
+    (volume,) = resources(templates[STACK], "AWS::EC2::Volume").values()
+    assert volume["Properties"]["AvailabilityZone"] == "us-east-1b"
+    first, second = _user_data(templates)
+    assert f"QUEUE_VOLUME_ID={kept}\n" in first
+    assert kept not in second
+    first_role, second_role = resources(templates[STACK], "AWS::IAM::Role")
+    arn = f"arn:aws:ec2:us-east-1:111122223333:volume/{kept}"
+    assert arn in [statement["Resource"] for statement in statements(templates[STACK], first_role)]
+    assert kept not in json.dumps(statements(templates[STACK], second_role))
+
+
 def test_a_deployment_is_green_only_when_the_host_signalled(example: Templates) -> None:
     for group in resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").values():
         assert group["CreationPolicy"] == {"ResourceSignal": {"Count": 1, "Timeout": "PT15M"}}
