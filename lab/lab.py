@@ -23,7 +23,7 @@ from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
 from lab.instance.clock import LIBRARY, clock_script
 from lab.instance.hypervisor import NO_MACHINE_TAG
-from lab.internet.internet import PATIENCE_SECONDS
+from lab.internet.internet import DELIVERY_SECONDS
 from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
 from lab.network.namespace import DIRECTORY as NAMESPACES
@@ -256,7 +256,7 @@ class Lab:
         self,
         *,
         receivers: Collection[str] | None = None,
-        timeout: float = PATIENCE_SECONDS,
+        timeout: float = DELIVERY_SECONDS,
         **message: str,
     ) -> list[Verdict]:
         """The verdicts on the message with this ``message_id`` or ``subject``, one a receiver.
