@@ -23,6 +23,7 @@ from lab.cloud.cloud import Cloud
 from lab.control import LabError, NotRunning, ask, supervisor_pid
 from lab.instance.clock import LIBRARY, clock_script
 from lab.instance.hypervisor import NO_MACHINE_TAG
+from lab.internet.internet import DELIVERY_SECONDS
 from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
 from lab.network.namespace import DIRECTORY as NAMESPACES
@@ -252,9 +253,17 @@ class Lab:
         return str(message["Message-ID"])
 
     def wait_for(
-        self, *, receivers: Collection[str] | None = None, timeout: float = 60, **message: str
+        self,
+        *,
+        receivers: Collection[str] | None = None,
+        timeout: float = DELIVERY_SECONDS,
+        **message: str,
     ) -> list[Verdict]:
-        """The verdicts on the message with this ``message_id`` or ``subject``, one a receiver."""
+        """The verdicts on the message with this ``message_id`` or ``subject``, one a receiver.
+
+        Raises:
+            LabError: not everyone had it after ``timeout`` seconds; the text says who not.
+        """
         named = {} if receivers is None else {"receivers": list(receivers)}
         answers = self._ask("wait_for", timeout=timeout, **named, **message)
         return [Verdict.from_json(answer) for answer in answers]

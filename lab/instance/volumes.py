@@ -27,8 +27,8 @@ ln -sf "$1" "$4"
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = struct.pack("I", 2)
 
-# The kernel lets go of a dead machine's mounts a moment after its last process.
-_RELEASE_SECONDS = 10
+# The kernel lets go of a dead machine's mounts a moment after its last process: a busy one later.
+_RELEASE_SECONDS = 120
 
 
 class VolumeError(Exception):
@@ -66,7 +66,7 @@ class Volumes:
         """Return when no device, and so no mounted file system, writes to the image any more.
 
         Raises:
-            VolumeError: something still has it after ten seconds.
+            VolumeError: something still has it after two minutes.
         """
         image = self.image(volume)
         deadline = time.monotonic() + _RELEASE_SECONDS

@@ -32,6 +32,8 @@ RECEIVERS = (addresses.FIRST_RECEIVER_NAME, addresses.SECOND_RECEIVER_NAME)
 
 _FOLLOW_INTERVAL = 0.5
 _WAIT_INTERVAL = 0.1
+# What a host had to defer it tries again after five minutes (sendmail.mc, confMIN_QUEUE_AGE).
+DELIVERY_SECONDS = 420.0
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ class Internet:
         message_id: str = "",
         subject: str = "",
         receivers: Collection[str] = RECEIVERS,
-        timeout: float = 60,
+        timeout: float = DELIVERY_SECONDS,
     ) -> list[Verdict]:
         """The verdicts on one message, one from each of `receivers`, in their order.
 

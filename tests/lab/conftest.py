@@ -7,11 +7,19 @@ import pytest
 from rich.console import Console
 
 from lab.cloud.cloud import CloudError
+from lab.internet.addresses import FIRST_RECEIVER
 from lab.internet.verdict import Verdict
 from lab.lab import Lab
 from lab.steps import Steps
 
 RECIPIENTS = ("someone@example.net", "someone@example.org")
+NO_ANSWER = 124  # timeout(1) ended it
+
+
+def connect_to_a_receiver(lab: Lab) -> int:
+    """The exit status of a connection to port 25 from the host, by the only user that may."""
+    connect = f"exec 3<>/dev/tcp/{FIRST_RECEIVER}/25"
+    return lab.run("timeout", "3", "runuser", "-u", "smmta", "--", "bash", "-c", connect).returncode
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +44,25 @@ def refusal(empty_lab: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(empty_lab: Lab, refusal: str) -> Lab:
-    """The lab, deployed with port 25 blocked as on a new account, and then opened."""
+def answer_after_deployment(empty_lab: Lab, refusal: str) -> int:
+    """What the new host gets at a receiver: it was deployed with port 25 blocked.
+
+    So it is on a new account. From here on port 25 is open.
+    """
     assert refusal
     empty_lab.block_smtp(blocked=True)
     empty_lab.deploy()
+    status = connect_to_a_receiver(empty_lab)
     empty_lab.block_smtp(blocked=False)
+    return status
+
+
+@pytest.fixture(scope="session")
+def lab(
+    empty_lab: Lab,
+    answer_after_deployment: int,  # noqa: ARG001 - it deploys
+) -> Lab:
+    """The lab, deployed with port 25 blocked as on a new account, and then opened."""
     return empty_lab
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from lab.lab import Lab
+from tests.lab.conftest import NO_ANSWER, connect_to_a_receiver
+from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -23,9 +25,12 @@ def test_the_deployment_turned_green_by_the_hosts_own_signal(lab: Lab) -> None:
     assert lab.cloud.stack_events(STACK)[-1].status == "CREATE_COMPLETE"
 
 
-def test_a_blocked_port_25_does_not_fail_the_deployment(lab: Lab) -> None:
-    # The fixture deployed while it was blocked.
-    assert lab.instance_ids
+def test_a_blocked_port_25_does_not_fail_the_deployment(
+    lab: Lab, answer_after_deployment: int
+) -> None:
+    assert answer_after_deployment == NO_ANSWER
+    eventually(lambda: connect_to_a_receiver(lab) == 0)  # as it would have been, unblocked
+    assert lab.signals() == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
 
 
 def test_the_private_key_reaches_the_host_and_nothing_else(lab: Lab) -> None:

@@ -20,7 +20,7 @@ from lab.internet.certificates import Certificate
 from lab.internet.service import InternetError, Service
 from lab.network.namespace import command_in
 
-_CONTROL_TIMEOUT = 10.0
+_CONTROL_TIMEOUT = 60.0
 
 
 class Behaviour(StrEnum):

@@ -1,20 +1,29 @@
-"""The deployed host as something that runs on it sees it: its SMTP ports and its mail log."""
+"""The deployed host as something that runs on it sees it: its SMTP ports, queues and mail log."""
 
 import json
 import re
 import socket
-import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from lab.internet.internet import DELIVERY_SECONDS
 from lab.lab import Lab
 from lab.network import host_namespace
+from tests.lab.waiting import PATIENCE_SECONDS, eventually
 
 DOMAIN = "mail.example.com"
 OWN = f"hello@{DOMAIN}"
 
-_SECONDS = 20  # for any single answer
+# What the MTA has to do: its processes but the one that listens, and the messages of both queues,
+# in the order that a message takes, so that none slips by. (Qf files are set aside for good.)
+_AT_WORK = """
+find /var/spool/queue/mqueue-client -type f -name '[!Q]f*'
+pgrep --euid smmta | grep --invert-match --line-regexp \
+    "$(systemctl show --property=MainPID --value sendmail)"
+find /var/spool/queue/mqueue -type f -name '[!Q]f*'
+"""
 
 
 def namespace_of(lab: Lab) -> str:
@@ -81,7 +90,7 @@ def conversation(
     Not `greeted`: as soon as it is open, with both still to come.
     """
     with lab.inside(namespace_of(lab)):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     with connection:
         talk = Conversation(connection)
         if greeted:
@@ -96,9 +105,11 @@ class MailLog:
     """What the host's mail log says from now on."""
 
     def __init__(self, lab: Lab) -> None:
-        """Begin at the log's present end."""
+        """Begin when all that the MTA did before is in the log."""
         self._lab = lab
-        self._begin = int(lab.run("stat", "--format=%s", "/var/log/mail.log").stdout) + 1
+        self._begin = self._end()
+        self._settle()
+        self._begin = self._end()
 
     def lines(self, pattern: str) -> list[str]:
         """The lines so far in which the regular expression `pattern` is found."""
@@ -106,20 +117,66 @@ class MailLog:
         return [line for line in text.splitlines() if re.search(pattern, line)]
 
     def count(self, pattern: str, *, expected: int) -> int:
-        """How many lines have `pattern`, as soon as it is `expected`, else after ten seconds."""
-        deadline = time.monotonic() + 10
-        while (found := len(self.lines(pattern))) != expected and time.monotonic() < deadline:
-            time.sleep(0.2)
-        return found
+        """How many lines have `pattern`, once there are `expected` and all the MTA did is written.
+
+        Raises:
+            AssertionError: there never were so many.
+        """
+        eventually(
+            lambda: len(self.lines(pattern)) >= expected,
+            explain=lambda: f"{len(self.lines(pattern))} of {expected} lines with {pattern}",
+        )
+        self._settle()
+        return len(self.lines(pattern))
 
     def wait_for_end_of(self, queue_ids: list[str]) -> None:
         """Wait until each of these messages is delivered, bounced or deferred."""
-        deadline = time.monotonic() + 30
-        waiting = set(queue_ids)
-        while waiting:
+
+        def waiting() -> set[str]:
             ended = "\n".join(self.lines(r" to=.* stat="))
-            waiting = {queue_id for queue_id in waiting if f" {queue_id}: to=" not in ended}
-            assert time.monotonic() < deadline, f"still in the queue: {waiting}"
+            return {queue_id for queue_id in queue_ids if f" {queue_id}: to=" not in ended}
+
+        eventually(lambda: not waiting(), explain=lambda: f"still in the queue: {waiting()}")
+
+    def _end(self) -> int:
+        return int(self._lab.run("stat", "--format=%s", "/var/log/mail.log").stdout) + 1
+
+    def _settle(self) -> None:
+        """Wait until the MTA has nothing to do, and the log has what it said."""
+        wait_until_idle(self._lab)
+        # Whatever was said before passes the journal and rsyslog before this does.
+        marker = uuid.uuid4().hex
+        self._lab.run("logger", "--priority=mail.info", marker)
+        eventually(lambda: self.lines(marker))
+
+
+def wait_until_idle(lab: Lab) -> None:
+    """Wait until the MTA has no connection, and no message waits in a queue or is on its way."""
+
+    def at_work() -> str:
+        return lab.run("sh", "-c", _AT_WORK).stdout
+
+    eventually(lambda: not at_work(), seconds=DELIVERY_SECONDS, explain=at_work)
+
+
+def subjects_that_arrived(lab: Lab) -> list[str]:
+    """The subjects of all messages at the receivers, when no further one is on its way."""
+    wait_until_idle(lab)
+    return [verdict.subject for verdict in lab.verdicts()]
+
+
+def report_about(lab: Lab, text: str) -> str:
+    """The report that the postmaster gets, with `text` in it."""
+
+    def reports() -> list[str]:
+        messages = [
+            verdict.path.read_text(errors="replace")
+            for verdict in lab.verdicts()
+            if verdict.path is not None and verdict.recipients == (lab.environment.postmaster,)
+        ]
+        return [message for message in messages if text in message]
+
+    return eventually(reports, seconds=DELIVERY_SECONDS)[0]
 
 
 def queue_id(accepted: str) -> str:

@@ -15,6 +15,7 @@ PORTS = range(1, 65536)
 _SOURCE_PORT = 40000
 _BURST = 50  # so many, and their answers, fit into a socket's buffer
 _QUIET_SECONDS = 0.5
+_ROUNDS = 5  # any packet may get lost, so a port that keeps silent is tried again
 _SYN, _RST, _SYN_ACK = 0x02, 0x04, 0x12
 _HEADER = struct.Struct("!HHIIBBHHH")
 
@@ -37,11 +38,14 @@ def scan(target: str) -> Answers:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.connect((target, 0))
         source = raw.getsockname()[0]
-        for first in PORTS[::_BURST]:
-            for port in PORTS[first - 1 : first - 1 + _BURST]:
-                raw.send(_syn(source, target, port))
-            _collect(raw, answers, seconds=0)
-        _collect(raw, answers, seconds=_QUIET_SECONDS)
+        for _ in range(_ROUNDS):
+            silent = sorted({*PORTS} - answers.open - answers.closed)
+            for first in range(0, len(silent), _BURST):
+                for port in silent[first : first + _BURST]:
+                    raw.send(_syn(source, target, port))
+                _collect(raw, answers, seconds=0)
+            if silent:
+                _collect(raw, answers, seconds=_QUIET_SECONDS)
     return answers
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from lab.internet.verdict import Verdict
 from lab.lab import Lab
-from tests.lab.attacks.host import DOMAIN, OWN, MailLog, conversation, queue_id
+from tests.lab.attacks.host import DOMAIN, OWN, MailLog, conversation, queue_id, report_about
 
 pytestmark = pytest.mark.lab
 
@@ -143,11 +143,12 @@ def test_a_recipient_gets_the_mail_where_its_domain_says_and_nowhere_else(
 
 
 @pytest.mark.parametrize("form", BOUNCED)
-def test_a_recipient_in_a_domain_that_nobody_has_gets_nothing(
-    fates: dict[str, Fate], form: str
+def test_a_recipient_in_a_domain_that_nobody_has_is_reported_to_the_postmaster(
+    lab: Lab, fates: dict[str, Fate], form: str
 ) -> None:
     assert fates[form].reply.startswith("250 ")
     assert fates[form].verdicts == []
+    assert form in report_about(lab, queue_id(fates[form].reply))
 
 
 def test_no_recipient_ran_a_program_or_wrote_a_file(lab: Lab, fates: dict[str, Fate]) -> None:

@@ -11,14 +11,14 @@ from lab.places import Places
 
 
 @contextmanager
-def running_cloud(state: Path) -> Iterator[Cloud]:
+def running_cloud(state: Path, *, shutdown_seconds: float = 0.3) -> Iterator[Cloud]:
     """An emulated AWS until the context ends."""
     cloud = Cloud(
         python=Places().emulator_python,
         state=state,
         cdk=Places().cdk,
         progress=print,
-        shutdown_seconds=0.3,
+        shutdown_seconds=shutdown_seconds,
     )
     cloud.start()
     try:

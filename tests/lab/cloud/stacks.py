@@ -2,22 +2,12 @@
 
 import base64
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 from lab.cloud.cloud import Cloud
+from tests.lab.waiting import eventually
 
 Template = dict[str, Any]
-
-
-def eventually(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
-    """The first true value of ``condition``, asked ten times a second."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
-    return value
 
 
 def network(**resources: Template) -> Template:
@@ -140,10 +130,9 @@ class Stack:
 
     def new_instance(self, *, besides: str = "") -> dict[str, Any]:
         """The group's instance, once one runs that is not ``besides``."""
-        found: list[dict[str, Any]] = eventually(
+        return eventually(
             lambda: [item for item in self.instances() if item["InstanceId"] != besides]
-        )
-        return found[0]
+        )[0]
 
     def user_data(self, instance: dict[str, Any]) -> str:
         attribute = self.ec2.describe_instance_attribute(

@@ -7,7 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud
-from tests.lab.cloud.stacks import Stack, eventually, network
+from tests.lab.cloud.stacks import Stack, network
+from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.lab
 

@@ -1,9 +1,13 @@
 """A deployment goes green only when the host it started has said so."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud
+from tests.lab.cloud.conftest import running_cloud
 from tests.lab.cloud.stacks import Stack, mail_host_group, network
 
 pytestmark = pytest.mark.lab
@@ -12,6 +16,13 @@ pytestmark = pytest.mark.lab
 @pytest.fixture
 def stack(cloud: Cloud, request: pytest.FixtureRequest) -> Stack:
     return Stack(cloud, request.node.name.replace("_", "-"))
+
+
+@pytest.fixture
+def slow_to_end(tmp_path: Path) -> Iterator[Stack]:
+    """A stack whose instances shut down long enough for a test to do something meanwhile."""
+    with running_cloud(tmp_path, shutdown_seconds=30) as cloud:
+        yield Stack(cloud, "slow-to-end")
 
 
 def created(stack: Stack, user_data: str = "first") -> str:
@@ -133,7 +144,8 @@ def test_user_data_over_16_kib_is_refused(stack: Stack) -> None:
     assert "User data is limited to 16384 bytes" in stack.reasons()
 
 
-def test_a_volume_goes_to_one_host_at_a_time_in_its_own_zone(stack: Stack) -> None:
+def test_a_volume_goes_to_one_host_at_a_time_in_its_own_zone(slow_to_end: Stack) -> None:
+    stack = slow_to_end
     volumes = {
         f"Volume{zone}": {
             "Type": "AWS::EC2::Volume",

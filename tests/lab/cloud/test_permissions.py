@@ -34,6 +34,7 @@ from stacks.custom_resources.handlers.cloudformation import NOT_PERMITTED
 from stacks.environment import load
 from tests.host_files import settings_of
 from tests.lab.cloud.conftest import running_cloud
+from tests.lab.waiting import PATIENCE_SECONDS
 from tests.stacks.custom_resources.requests import request
 from tests.stacks.permissions import (
     DNS_FUNCTION,
@@ -247,7 +248,7 @@ def _allocation(deployment: Deployment) -> str:
 def _serve_reverse_dns(deployment: Deployment, kind: str) -> None:
     allocation = _allocation(deployment)
     properties = {"AllocationId": allocation, "DomainName": ENVIRONMENT.sending_domain}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
 
     def wait() -> bool:
         time.sleep(0.1)

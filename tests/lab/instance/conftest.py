@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -22,6 +21,7 @@ from lab.network import INTERNET, Network
 from lab.network.namespace import command_in
 from lab.places import Places
 from tests.lab.namespaces import hidden_from_the_machine
+from tests.lab.waiting import PATIENCE_SECONDS, eventually
 
 ZONE = "us-east-1a"
 REGION = "us-east-1"
@@ -38,16 +38,6 @@ runcmd:
   - echo said by user data
   - echo seen on the console > /dev/console
 """
-
-
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether `condition` came true within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 @dataclass
@@ -139,7 +129,7 @@ def internet(
     yield
     for server in servers:
         server.send_signal(signal.SIGTERM)
-        server.wait(5)
+        server.wait(PATIENCE_SECONDS)
 
 
 @dataclass
@@ -151,8 +141,11 @@ class Machine:
     state: Path
 
     def wait_for_boot(self, instance_id: str) -> Host:
-        assert eventually(lambda: instance_id in self.hypervisor.hosts, 30), self.reports
-        return self.hypervisor.hosts[instance_id]
+        found = eventually(
+            lambda: self.hypervisor.hosts.get(instance_id), explain=lambda: self.reports
+        )
+        assert found is not None
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -185,5 +178,5 @@ def host(account: Account, machine: Machine) -> Host:
     """A booted instance that cloud-init is done with."""
     host = machine.wait_for_boot(account.launch())
     result = ["test", "-e", "/run/cloud-init/result.json"]
-    assert eventually(lambda: host.container.run(result).returncode == 0, 120)
+    eventually(lambda: host.container.run(result).returncode == 0, seconds=300)
     return host

@@ -18,6 +18,7 @@ from lab.instance.imds import (
     look_up,
     metadata_tree,
 )
+from tests.lab.waiting import PATIENCE_SECONDS
 
 NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
 INSTANCE = InstanceData(
@@ -104,7 +105,7 @@ class Client:
         method: str,
         path: str,
         headers: dict[str, str] | None = None,
-        timeout: float = 5,
+        timeout: float = PATIENCE_SECONDS,
     ) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         connection.request(method, path, headers=headers or {})
@@ -227,7 +228,7 @@ def test_a_hanging_service_takes_connections_and_says_nothing(
 def test_an_open_connection_is_no_way_around_the_silence(
     service: InstanceMetadata, port: int
 ) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     connection.request("PUT", TOKEN_PATH, headers={TTL: "60"})
     assert connection.getresponse().read()
 

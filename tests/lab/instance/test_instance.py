@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +14,26 @@ from lab.instance.hypervisor import Host
 from lab.instance.volumes import by_id_link
 from lab.network import INTERNET, Network
 from lab.network.namespace import entered, listening_socket
-from tests.lab.instance.conftest import ZONE, Account, Machine, eventually
+from tests.lab.instance.conftest import ZONE, Account, Machine
+from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
 RECEIVER = "198.51.100.25"
-CONNECT = ["timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/{RECEIVER}/25 && head -c 1 <&3"]
-FETCH = ["timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/198.51.100.81/80"]
+CONNECT = ["bash", "-c", f"exec 3<>/dev/tcp/{RECEIVER}/25 && head -c 1 <&3"]
+FETCH = ["bash", "-c", "exec 3<>/dev/tcp/198.51.100.81/80"]
 
 
 def run(host: Host, *argv: str) -> str:
     result = host.container.run(argv)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def wait_for_device(host: Host, link: str, *, there: bool) -> None:
+    """Wait until a volume's device has come to the host, or has gone from it."""
+    present = ["test", "-b" if there else "-e", link]
+    eventually(lambda: (host.container.run(present).returncode == 0) == there)
 
 
 @contextmanager
@@ -90,7 +98,8 @@ def test_it_is_seen_from_outside_under_the_elastic_ip(host: Host, account: Accou
 def test_a_blocked_port_25_swallows_connections_and_no_others(host: Host, network: Network) -> None:
     with receiver() as callers:
         network.block_smtp(blocked=True)
-        assert host.container.run(CONNECT).returncode == 124  # it timed out: nobody said no
+        unanswered = host.container.run(["timeout", "2", *CONNECT])
+        assert unanswered.returncode == 124  # nobody said no
         run(host, *FETCH)
         network.block_smtp(blocked=False)
         assert callers == []
@@ -107,19 +116,19 @@ def test_a_volume_comes_and_goes_with_its_attachment(host: Host, account: Accoun
     volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=3)["VolumeId"]
     link = by_id_link(volume)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
-    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    wait_for_device(host, link, there=True)
     assert run(host, "blockdev", "--getsize64", link) == f"{3 << 30}\n"
 
     account.ec2.detach_volume(VolumeId=volume)
-    assert eventually(lambda: host.container.run(["test", "-e", link]).returncode != 0, 5)
+    wait_for_device(host, link, there=False)
 
     account.ec2.modify_volume(VolumeId=volume, Size=4)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
-    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    wait_for_device(host, link, there=True)
     assert run(host, "blockdev", "--getsize64", link) == f"{4 << 30}\n"
 
     account.ec2.detach_volume(VolumeId=volume)
-    assert eventually(lambda: host.container.run(["test", "-e", link]).returncode != 0, 5)
+    wait_for_device(host, link, there=False)
 
 
 def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
@@ -129,15 +138,15 @@ def test_a_successor_finds_on_the_volume_what_its_predecessor_wrote(
     volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
     link = by_id_link(volume)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdf")
-    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    wait_for_device(host, link, there=True)
     run(host, "mkfs.ext4", "-q", "-L", "mail-queue", link)
 
     account.ec2.terminate_instances(InstanceIds=[host.instance_id])
     successor = machine.wait_for_boot(account.launch())
     assert not host.container.running
-    assert eventually(lambda: volume not in machine.hypervisor._volumes.attached, 5)
+    eventually(lambda: volume not in machine.hypervisor._volumes.attached)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=successor.instance_id, Device="/dev/sdf")
-    assert eventually(lambda: successor.container.run(["test", "-b", link]).returncode == 0, 5)
+    wait_for_device(successor, link, there=True)
     assert run(successor, "blkid", "--match-tag", "LABEL", "--output", "value", link) == (
         "mail-queue\n"
     )
@@ -150,7 +159,7 @@ def test_after_a_crash_the_volume_holds_what_had_reached_it_and_nothing_else(
     volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
     link = by_id_link(volume)
     account.ec2.attach_volume(VolumeId=volume, InstanceId=host.instance_id, Device="/dev/sdg")
-    assert eventually(lambda: host.container.run(["test", "-b", link]).returncode == 0, 5)
+    wait_for_device(host, link, there=True)
     run(host, "mkfs.ext4", "-q", link)
     # Nothing is written but what is asked for: by itself it would be every five seconds.
     run(host, "mount", "-o", "commit=300", link, "/mnt")
@@ -178,7 +187,8 @@ def test_after_a_crash_the_volume_holds_what_had_reached_it_and_nothing_else(
 def test_no_machine_boots_while_launches_are_held_back(account: Account, machine: Machine) -> None:
     machine.hypervisor.hold_launches(held=True)
     waiting = account.launch()
-    assert not eventually(lambda: bool(machine.hypervisor.hosts), 2)
+    time.sleep(2)
+    assert not machine.hypervisor.hosts
 
     machine.hypervisor.hold_launches(held=False)
     assert machine.wait_for_boot(waiting).container.running

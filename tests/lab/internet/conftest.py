@@ -25,6 +25,7 @@ from lab.network import Network, nat_namespace
 from lab.network.namespace import entered
 from lab.places import Places
 from tests.lab.namespaces import hidden_from_the_machine
+from tests.lab.waiting import PATIENCE_SECONDS
 
 SENDING_DOMAIN = "mail.example.com"
 ELASTIC_IP = "203.0.113.10"
@@ -175,7 +176,10 @@ class Sender:
         """A session with the server at `address` that said EHLO."""
         with entered(self._namespace):
             client = smtplib.SMTP(
-                address, local_hostname=SENDING_DOMAIN, source_address=(ELASTIC_IP, 0), timeout=30
+                address,
+                local_hostname=SENDING_DOMAIN,
+                source_address=(ELASTIC_IP, 0),
+                timeout=PATIENCE_SECONDS,
             )
         client.ehlo()
         return client

@@ -14,6 +14,7 @@ import pytest
 
 from lab.internet.aws_front import serve, service_of, write_faults
 from lab.internet.certificates import CertificateAuthority
+from tests.lab.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.lab
 
@@ -52,10 +53,10 @@ class Front:
         self._tls = ssl.create_default_context(cafile=str(authority))
         self._tls.check_hostname = False  # the test has no name for its address
 
-    def ask(self, service: str) -> tuple[int, bytes]:
+    def ask(self, service: str, *, timeout: float = PATIENCE_SECONDS) -> tuple[int, bytes]:
         """Status and body of a request to a service."""
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._port, context=self._tls, timeout=0.5
+            "127.0.0.1", self._port, context=self._tls, timeout=timeout
         )
         try:
             connection.request("POST", "/", b"asked", {"Host": f"{service}.{DOMAIN}"})
@@ -98,7 +99,7 @@ def test_a_service_that_is_away_takes_no_other_with_it(front: Front) -> None:
     write_faults(front.faults, {"secretsmanager": "hangs"})
 
     with pytest.raises(TimeoutError):
-        front.ask("secretsmanager")
+        front.ask("secretsmanager", timeout=0.5)
     assert front.ask("sts")[0] == 200
 
 

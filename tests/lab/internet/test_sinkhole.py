@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import dns.message
-import dns.query
 import dns.rdatatype
 import pytest
 
@@ -25,7 +23,9 @@ from lab.internet.receivers.sinkhole import (
 )
 from lab.network import INTERNET, nat_namespace
 from lab.network.namespace import entered
+from tests.lab.internet.asking import ask_over_tcp
 from tests.lab.internet.conftest import ELASTIC_IP, SENDING_DOMAIN, ZONE, Sender
+from tests.lab.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.lab
 
@@ -62,7 +62,9 @@ def client(sinkhole: Sinkhole, sender: Sender) -> Iterator[smtplib.SMTP]:  # noq
 def raw_connection() -> socket.socket:
     """A TCP connection, whose greeting nobody read yet."""
     with entered(nat_namespace(ZONE)):
-        return socket.create_connection((SINKHOLE, 25), source_address=(ELASTIC_IP, 0), timeout=10)
+        return socket.create_connection(
+            (SINKHOLE, 25), source_address=(ELASTIC_IP, 0), timeout=PATIENCE_SECONDS
+        )
 
 
 def to_recipient(client: smtplib.SMTP, recipient: str = RECIPIENT) -> tuple[int, bytes]:
@@ -131,12 +133,7 @@ def test_every_name_below_its_domain_has_it_as_exchange(
     sinkhole: Sinkhole,  # noqa: ARG001 - is up, and so is DNS
 ) -> None:
     for domain in ("sinkhole.example", "d17.sinkhole.example", "d17.run.sinkhole.example"):
-        with entered(INTERNET):
-            client = socket.create_connection((NAME_SERVER, 53), timeout=5)
-        with client:
-            client.setblocking(False)
-            query = dns.message.make_query(domain, dns.rdatatype.MX)
-            answer = dns.query.tcp(query, "", timeout=5, sock=client)
+        answer = ask_over_tcp(domain, dns.rdatatype.MX, namespace=INTERNET, server=NAME_SERVER)
         assert [str(mx.exchange) for mx in answer.answer[0]] == [f"{SINKHOLE_NAME}."]
 
 
@@ -201,7 +198,7 @@ def test_the_answer_to_a_message_takes_as_long_as_ordered(
     sinkhole.obey(Orders(delay_seconds=0.5))
     began = time.monotonic()
     assert deliver(client)[0] == 250
-    assert 0.5 <= time.monotonic() - began < 2
+    assert time.monotonic() - began >= 0.5
 
 
 def test_refused_connections_are_accepted_again_on_request(
@@ -223,7 +220,7 @@ def test_an_unanswered_connection_is_answered_when_the_behaviour_ends(sinkhole: 
         with pytest.raises(TimeoutError):
             connection.recv(100)
         sinkhole.obey(Orders())
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_SECONDS)
         assert connection.recv(100).startswith(b"220 mx.sinkhole.example")
 
 
@@ -243,28 +240,38 @@ def test_an_answer_that_nobody_got_is_not_recorded(
 
 def test_a_slow_answer_has_one_byte_a_second_until_the_behaviour_ends(sinkhole: Sinkhole) -> None:
     sinkhole.obey(Orders(behaviour=Behaviour.SLOW))
+    began = time.monotonic()
     with raw_connection() as connection:
-        arrived = [(connection.recv(100), time.monotonic()) for _ in range(3)]
-        assert [octet for octet, _ in arrived] == [b"2", b"2", b"0"]
-        assert 1.8 < arrived[-1][1] - arrived[0][1] < 3
+        for position, octet in enumerate(b"220"):
+            assert connection.recv(1) == bytes([octet])
+            assert time.monotonic() - began >= position
         sinkhole.obey(Orders())
         began = time.monotonic()
         with connection.makefile("rb") as answer:
-            assert answer.readline().startswith(b" mx.sinkhole.example")
-        assert time.monotonic() - began < 2
+            rest = answer.readline()
+        assert rest.startswith(b" mx.sinkhole.example")
+        assert time.monotonic() - began < 20 < len(rest)
 
 
-def test_greylisting_defers_each_sender_and_recipient_for_the_ordered_time(
+def test_greylisting_defers_each_sender_and_recipient(
     sinkhole: Sinkhole, client: smtplib.SMTP, transactions: Transactions
 ) -> None:
-    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=1))
+    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=3600))
     first, second = "grey1@sinkhole.example", "grey2@sinkhole.example"
     for recipient in (first, first, second):
         assert to_recipient(client, recipient) == (451, b"4.7.1 Greylisted, try again")
     records = [(record.recipients, record.accepted) for record in transactions.read()]
     assert records == [((first,), False), ((first,), False), ((second,), False)]
-    time.sleep(1)
-    assert to_recipient(client, first)[0] == 250
+
+
+def test_greylisting_lasts_for_the_ordered_time_from_each_first_attempt(
+    sinkhole: Sinkhole, client: smtplib.SMTP
+) -> None:
+    sinkhole.obey(Orders(behaviour=Behaviour.GREYLIST, greylist_seconds=1))
+    began = time.monotonic()
+    assert to_recipient(client)[0] == 451
+    eventually(lambda: to_recipient(client)[0] == 250)
+    assert time.monotonic() - began >= 1
     assert to_recipient(client, "grey3@sinkhole.example")[0] == 451
 
 
@@ -284,7 +291,7 @@ def test_greylisting_knows_the_client(sinkhole: Sinkhole, client: smtplib.SMTP) 
     assert to_recipient(client)[0] == 451
     time.sleep(0.3)
     with entered(INTERNET):
-        another = smtplib.SMTP(SINKHOLE, local_hostname=SENDING_DOMAIN, timeout=10)
+        another = smtplib.SMTP(SINKHOLE, local_hostname=SENDING_DOMAIN, timeout=PATIENCE_SECONDS)
     with another:
         another.ehlo()
         assert to_recipient(another)[0] == 451
