@@ -15,8 +15,8 @@ def _nothing(trial: Trial) -> None:
 
 
 def _sendmail_killed(trial: Trial) -> None:
-    trial.lab.sinkhole("accept", delay_seconds=0.5)
-    with trial.stream(at_least_seconds=20) as stream:
+    trial.lab.sinkhole("accept", delay_seconds=2)
+    with trial.stream(at_least_seconds=30) as stream:
         for share in (0.2, 0.35, 0.5, 0.65, 0.8):
             stream.wait_until(share=share)
             trial.wait_for(_DELIVERING, "a delivery in progress")
@@ -35,7 +35,7 @@ def _opendkim_down(trial: Trial) -> None:
         try:
             _kill(trial, "opendkim")
             # What was signed before leaves.
-            trial.wait_for("! ls /var/spool/queue/mqueue | grep --quiet ^qf", "an empty queue")
+            trial.wait_until_empty()
             before = trial.account()
             time.sleep(8)
             after = trial.account()
@@ -65,7 +65,6 @@ def _crash_loop(trial: Trial) -> None:
             _wait_until_running(trial, service)
             crashes = _restarts(trial, service) - before[service]
             trial.expect(crashes >= 10, f"{service} crashed {crashes} times, not ten")
-        trial.expect(not stream.is_over, "All was accepted before the last crash")
         trial.repaired()
 
 
@@ -135,12 +134,11 @@ def _clock_wrong(trial: Trial) -> None:
         stream.wait_until(share=0.2)
         try:
             trial.lab.set_clock(offset_seconds=3600)
-            accepted = len(stream.accepted)
-            stream.wait_until(share=0.6)
-            trial.expect(len(stream.accepted) > accepted, "No mail met the wrong clock")
+            before = stream.share
+            trial.expect(before < 1, "All was accepted before the clock was wrong")
+            stream.wait_until(share=min(1, before + 0.3))
         finally:
             trial.lab.set_clock(offset_seconds=0)
-        trial.expect(not stream.is_over, "All was accepted before the clock was right again")
         trial.repaired()
 
 

@@ -65,9 +65,9 @@ class Stream:
         self._stop()
 
     @property
-    def is_over(self) -> bool:
-        """Whether every message was accepted."""
-        return len(self.accepted) == self._messages
+    def share(self) -> float:
+        """How much of the stream was accepted, from 0 to 1."""
+        return len(self.accepted) / self._messages
 
     def go_on(self) -> None:
         """Submit what was not accepted yet, on the host that runs now."""
@@ -101,7 +101,7 @@ class Stream:
     def wait_until(self, *, share: float, timeout: float = 120) -> None:
         """Return when this share of the messages (0 to 1) was accepted; raises LabError."""
         deadline = time.monotonic() + timeout
-        while len(self.accepted) < share * self._messages:
+        while self.share < share:
             if time.monotonic() > deadline:
                 raise LabError(
                     f"{len(self.accepted)} of {self._messages} messages were accepted within "

@@ -118,6 +118,11 @@ class Trial:
                 raise LabError(f"Not within {timeout:.0f} s: {what}.")
             time.sleep(0.2)
 
+    def wait_until_empty(self) -> None:
+        """Return when nothing is left in the MTA's queue."""
+        queued = "ls /var/spool/queue/mqueue | grep --quiet ^qf"
+        self.wait_for(f"! {queued}", "an empty queue", timeout=self._patience)
+
     def wait_until_tried(self) -> None:
         """Return when no message in the queue waits for its first attempt.
 
