@@ -45,7 +45,7 @@ def _opendkim_down(trial: Trial) -> None:
             )
             put_off = sum(stream.refusals.values())
             trial.expect(put_off, "While the signer was down no submission was put off")
-            trial.note(f"{put_off} submissions put off meanwhile")
+            trial.note(f"submissions put off meanwhile: {put_off}")
         finally:
             _drop_in(trial, "opendkim", None)
         trial.run("systemctl start opendkim")
@@ -92,7 +92,7 @@ def _submission_interrupted(trial: Trial) -> None:
             trial.run("systemctl kill --signal=CONT opendkim")
         told = sum(count for words, count in stream.refusals.items() if "status 75" in words)
         trial.expect(told, "Nobody was told to try again")
-        trial.note(f"{told} calls of sendmail told to try again")
+        trial.note(f"calls of sendmail told to try again: {told}")
         trial.repaired()
 
 
@@ -112,7 +112,7 @@ def _no_process_left(trial: Trial) -> None:
             while not (failures := trial.logged(failed)) and time.monotonic() < deadline:
                 time.sleep(1)
             trial.expect(failures, "sendmail never ran out of processes: the fault did not happen")
-            trial.note(f"sendmail could not fork {failures} times")
+            trial.note(f"times that sendmail could not fork: {failures}")
             trial.lab.sinkhole("accept")
             _limit_processes(trial, _NO_LIMITS)
             trial.repaired()

@@ -56,7 +56,7 @@ def expect_few_processes(trial: Trial) -> None:
         processes <= _MOST_PROCESSES,
         f"sendmail had {processes} processes, more than {_MOST_PROCESSES}",
     )
-    trial.note(f"{processes} sendmail processes at the end of the stream")
+    trial.note(f"sendmail processes at the end of the stream: {processes}")
 
 
 def _recover(trial: Trial) -> None:

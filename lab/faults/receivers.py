@@ -81,7 +81,7 @@ def _one_message_a_connection(trial: Trial) -> None:
     trial.settled()
     closed = sum(answer.reply.startswith("421") for answer in trial.answers())
     trial.expect(closed, "No connection was used for a second message")
-    trial.note(f"{closed} connections closed before a second message")
+    trial.note(f"connections closed before a second message: {closed}")
 
 
 def _final(behaviour: str) -> Fault:
