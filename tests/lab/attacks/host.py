@@ -5,7 +5,7 @@ import re
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Self
 
 from lab.internet.internet import DELIVERY_SECONDS
@@ -39,6 +39,10 @@ class Conversation:
         """Talk through `connection`, to which the server has said nothing yet."""
         self._socket = connection
         self._replies = connection.makefile("rb")
+
+    def close(self) -> None:
+        """Let go of the connection, which stays open as long as anything may read from it."""
+        self._replies.close()
 
     def reply(self) -> str:
         """The next whole reply, such as "250 2.1.0 Ok"; "" when the server has hung up."""
@@ -91,8 +95,7 @@ def conversation(
     """
     with lab.inside(namespace_of(lab)):
         connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
-    with connection:
-        talk = Conversation(connection)
+    with connection, closing(Conversation(connection)) as talk:
         if greeted:
             greeting = talk.reply()
             assert greeting.startswith("220 "), greeting
