@@ -306,7 +306,12 @@ def test_whatever_follows_the_first_message_of_a_connection_meets_421_and_its_en
     assert client.docmd(command) == (421, b"4.7.0 One message a connection")
     with pytest.raises(smtplib.SMTPServerDisconnected):
         client.noop()
-    assert only(transactions).accepted
+    message, *refusals = transactions.read()
+    assert message.accepted
+    # QUIT was not going to use the connection for more.
+    assert [(refusal.accepted, refusal.reply[:3]) for refusal in refusals] == (
+        [] if command == "QUIT" else [(False, "421")]
+    )
 
 
 @pytest.mark.parametrize(
