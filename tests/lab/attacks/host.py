@@ -17,12 +17,13 @@ DOMAIN = "mail.example.com"
 OWN = f"hello@{DOMAIN}"
 
 # What the MTA has to do: its processes but the one that listens, and the messages of both queues,
-# in the order that a message takes, so that none slips by. (Qf files are set aside for good.)
+# in the order that a message takes, so that none slips by. (A message is its qf file; a killed
+# process leaves others, of messages that it never accepted.)
 _AT_WORK = """
-find /var/spool/queue/mqueue-client -type f -name '[!Q]f*'
+find /var/spool/queue/mqueue-client -type f -name 'qf*'
 pgrep --euid smmta | grep --invert-match --line-regexp \
     "$(systemctl show --property=MainPID --value sendmail)"
-find /var/spool/queue/mqueue -type f -name '[!Q]f*'
+find /var/spool/queue/mqueue -type f -name 'qf*'
 """
 
 
