@@ -172,6 +172,38 @@ def test_the_mail_log_is_rotated(lab: Lab) -> None:
     assert lab.run("logrotate", "--debug", "/etc/logrotate.conf").returncode == 0
 
 
+# The unit's program fails twice before it may begin, as when AWS gives the volume to another host.
+FAILING_TWICE = """
+mkdir -p /run/systemd/system/queue-volume.service.d
+cat >/run/systemd/system/queue-volume.service.d/test.conf <<'END'
+[Service]
+ExecStart=
+ExecStart=sh -c 'echo >>/run/postern/tries; [ "$(wc -l </run/postern/tries)" -ge 3 ]'
+ExecStart=/usr/local/lib/postern/attach-queue-volume
+RestartSec=1s
+END
+systemctl daemon-reload
+"""
+
+
+def test_who_needs_a_queue_volume_that_is_not_to_be_had_waits_until_it_is(lab: Lab) -> None:
+    assert lab.run("sh", "-ec", FAILING_TWICE).returncode == 0
+    try:
+        lab.run("systemctl", "stop", "var-spool-queue.mount", "queue-volume")
+        assert lab.run("systemctl", "is-active", "sendmail").stdout == "inactive\n"
+
+        started = lab.run("systemctl", "start", "sendmail", "sendmail-client", timeout=120)
+
+        assert started.returncode == 0, started.stderr
+        assert lab.run("cat", "/run/postern/tries").stdout == "\n" * 3
+    finally:
+        lab.run("rm", "-r", "/run/systemd/system/queue-volume.service.d")
+        lab.run("systemctl", "daemon-reload")
+        lab.run("systemctl", "start", "sendmail", "sendmail-client", timeout=120)
+    for verdict in send_and_judge(lab).values():
+        assert faults(verdict) == {}
+
+
 def test_after_a_reboot_everything_works_again(lab: Lab) -> None:
     def booted_at() -> str:
         try:
