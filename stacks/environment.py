@@ -98,6 +98,16 @@ def _check_mailbox(address: str) -> str:
     return address
 
 
+def _check_ec2_id(text: str, *, kind: str, prefix: str, shown_by: str) -> str:
+    """The id of something of EC2's: its kind's prefix, and 8 or 17 hexadecimal digits."""
+    if not re.fullmatch(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", text):
+        raise _invalid(
+            f'"{text}" is not {kind}; write it as `aws ec2 {shown_by}` shows it, such as '
+            f'"{prefix}-0123456789abcdef0"'
+        )
+    return text
+
+
 def _check_zone_is_used(zone: str, zones: Collection[str]) -> None:
     if zone not in zones:
         raise _invalid(
@@ -309,12 +319,9 @@ class ElasticIp(_Settings):
     @field_validator("allocation_id")
     @classmethod
     def _check_allocation_id(cls, allocation_id: str) -> str:
-        if not re.fullmatch(r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})", allocation_id):
-            raise _invalid(
-                f'"{allocation_id}" is not an allocation id; write it as `aws ec2 '
-                'describe-addresses` shows it, such as "eipalloc-0123456789abcdef0"'
-            )
-        return allocation_id
+        return _check_ec2_id(
+            allocation_id, kind="an allocation id", prefix="eipalloc", shown_by="describe-addresses"
+        )
 
     @field_validator("address")
     @classmethod
@@ -338,12 +345,9 @@ class QueueVolume(_Settings):
     @field_validator("volume_id")
     @classmethod
     def _check_volume_id(cls, volume_id: str) -> str:
-        if not re.fullmatch(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", volume_id):
-            raise _invalid(
-                f'"{volume_id}" is not a volume id; write it as `aws ec2 describe-volumes` shows '
-                'it, such as "vol-0123456789abcdef0"'
-            )
-        return volume_id
+        return _check_ec2_id(
+            volume_id, kind="a volume id", prefix="vol", shown_by="describe-volumes"
+        )
 
 
 class Environment(_Settings):
