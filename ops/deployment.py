@@ -1,0 +1,208 @@
+"""What is deployed of an environment: read from AWS, never from the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stacks.environment import Environment, load
+
+ENVIRONMENTS = Path("environments")
+STACKS = ("SendingIdentity", "Network", "MailHosts", "Monitoring")
+
+# An operator waits for the answer, and a second try is what a lost packet needs.
+_CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3})
+
+
+class CannotTell(Exception):
+    """AWS could not be asked, or did not say; the text is for the operator, with what to do."""
+
+
+class NotDeployed(CannotTell):
+    """A stack that the question is about does not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A deployed stack."""
+
+    name: str
+    status: str
+    outputs: Mapping[str, str]
+    resources: Sequence[Resource]
+
+    def of_type(self, resource_type: str) -> list[Resource]:
+        """Its resources of a CloudFormation type, in the template's order."""
+        return [r for r in self.resources if r.resource_type == resource_type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    logical_id: str
+    physical_id: str
+    resource_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailHost:
+    """An instance of a cell's Auto Scaling group."""
+
+    instance_id: str
+    zone: str
+    launched: datetime
+
+
+class Deployment:
+    """One environment's settings, and what AWS holds of it, asked when it is needed and once.
+
+    Every method raises CannotTell when AWS can't be asked: without credentials, with those of
+    another account, or when a call is refused.
+    """
+
+    def __init__(self, settings: Environment) -> None:
+        self.settings = settings
+        self._session = boto3.Session(region_name=settings.region)
+        self._clients: dict[str, Any] = {}
+
+    @classmethod
+    def load(cls, name: str, *, folder: Path = ENVIRONMENTS) -> Deployment:
+        """The environment of this name.
+
+        Raises:
+            InvalidEnvironment: there is no such file, or it has a fault; nothing was asked yet.
+            CannotTell: the credentials are not those of the environment's account.
+        """
+        deployment = cls(load(folder / f"{name}.toml"))
+        deployment._require_its_account()
+        return deployment
+
+    def client(self, service: str) -> Any:
+        """A boto3 client in the environment's Region; see `asked` for its errors."""
+        if service not in self._clients:
+            self._clients[service] = self._session.client(service, config=_CONFIG)
+        return self._clients[service]
+
+    def call(self, service: str, method: str, **arguments: Any) -> dict[str, Any]:
+        """The answer of one call.
+
+        Raises:
+            CannotTell: it failed; the text names the call and AWS's words.
+        """
+        try:
+            answer: dict[str, Any] = getattr(self.client(service), method)(**arguments)
+        except (BotoCoreError, ClientError) as error:
+            raise CannotTell(_explained(service, method, error)) from error
+        return answer
+
+    def pages(self, service: str, method: str, key: str, **arguments: Any) -> list[Any]:
+        """Every item under `key` of a call whose answer comes in pages; raises CannotTell."""
+        try:
+            pages = self.client(service).get_paginator(method).paginate(**arguments)
+            return [item for page in pages for item in page[key]]
+        except (BotoCoreError, ClientError) as error:
+            raise CannotTell(_explained(service, method, error)) from error
+
+    def stack_name(self, stack: str) -> str:
+        """CloudFormation's name of one of `STACKS`."""
+        return f"postern-{self.settings.name}-{stack}"
+
+    def stack(self, stack: str) -> Stack:
+        """One of `STACKS` as deployed.
+
+        Raises:
+            NotDeployed: there is none.
+        """
+        if stack not in self._stacks:
+            self._stacks[stack] = self._read_stack(stack)
+        return self._stacks[stack]
+
+    def hosts(self) -> list[MailHost]:
+        """The mail hosts in service, by zone; raises NotDeployed, or CannotTell when none runs."""
+        groups = [
+            resource.physical_id
+            for resource in self.stack("MailHosts").of_type("AWS::AutoScaling::AutoScalingGroup")
+        ]
+        answer = self.call(
+            "autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=groups
+        )
+        zones = {
+            instance["InstanceId"]: instance["AvailabilityZone"]
+            for group in answer["AutoScalingGroups"]
+            for instance in group["Instances"]
+            if instance["LifecycleState"] == "InService"
+        }
+        if not zones:
+            raise CannotTell(
+                f"No mail host of {self.settings.name} is in service. See the activities of the "
+                f"Auto Scaling groups {', '.join(groups)}; the next host starts by itself."
+            )
+        reservations = self.pages(
+            "ec2", "describe_instances", "Reservations", InstanceIds=list(zones)
+        )
+        hosts = [
+            MailHost(
+                instance_id=instance["InstanceId"],
+                zone=zones[instance["InstanceId"]],
+                launched=instance["LaunchTime"],
+            )
+            for reservation in reservations
+            for instance in reservation["Instances"]
+        ]
+        return sorted(hosts, key=lambda host: host.zone)
+
+    @cached_property
+    def _stacks(self) -> dict[str, Stack]:
+        return {}
+
+    def _read_stack(self, stack: str) -> Stack:
+        name = self.stack_name(stack)
+        try:
+            answer = self.client("cloudformation").describe_stacks(StackName=name)
+        except ClientError as error:
+            if "does not exist" in str(error):
+                raise NotDeployed(
+                    f"There is no stack {name} in {self.settings.account}, "
+                    f"{self.settings.region}. Deploy it: cdk --context "
+                    f"environment={self.settings.name} deploy '{self.settings.name}/*'"
+                ) from error
+            raise CannotTell(_explained("cloudformation", "describe_stacks", error)) from error
+        except BotoCoreError as error:
+            raise CannotTell(_explained("cloudformation", "describe_stacks", error)) from error
+        (described,) = answer["Stacks"]
+        resources = self.pages(
+            "cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=name
+        )
+        return Stack(
+            name=name,
+            status=described["StackStatus"],
+            outputs={o["OutputKey"]: o["OutputValue"] for o in described.get("Outputs", [])},
+            resources=[
+                Resource(
+                    logical_id=resource["LogicalResourceId"],
+                    physical_id=resource.get("PhysicalResourceId", ""),
+                    resource_type=resource["ResourceType"],
+                )
+                for resource in resources
+            ],
+        )
+
+    def _require_its_account(self) -> None:
+        account = self.call("sts", "get_caller_identity")["Account"]
+        if account != self.settings.account:
+            raise CannotTell(
+                f"These credentials are of account {account}, and {self.settings.file} says "
+                f"{self.settings.account}. Take that account's (AWS_PROFILE), or mend the file."
+            )
+
+
+def _explained(service: str, method: str, error: Exception) -> str:
+    name = "".join(word.title() for word in method.split("_"))
+    return f"AWS did not answer {service}:{name}: {error}"

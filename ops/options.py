@@ -1,0 +1,38 @@
+"""What the operator's commands have in common: their options, and how they end."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ops.deployment import CannotTell
+from ops.verdicts import EXIT_STATUS, Verdict
+from stacks.environment import InvalidEnvironment
+
+EnvironmentName = Annotated[
+    str,
+    typer.Option("--environment", "-e", help="The environment: the name of its file, no .toml"),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text")]
+
+console = Console()
+
+
+@contextmanager
+def told_errors(*, as_json: bool) -> Iterator[None]:
+    """Show what could not be told as its sentence, with exit status 2, in JSON if asked."""
+    try:
+        yield
+    except (CannotTell, InvalidEnvironment) as error:
+        if as_json:
+            json.dump({"verdict": Verdict.UNKNOWN, "error": str(error)}, sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False)
+        raise typer.Exit(EXIT_STATUS[Verdict.UNKNOWN]) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted.")
+        raise typer.Exit(130) from None
