@@ -49,6 +49,8 @@ class Resource:
     logical_id: str
     physical_id: str
     resource_type: str
+    changed: datetime
+    """When CloudFormation was last done with it: it may be older, never younger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,7 @@ class Deployment:
                     logical_id=resource["LogicalResourceId"],
                     physical_id=resource.get("PhysicalResourceId", ""),
                     resource_type=resource["ResourceType"],
+                    changed=resource["LastUpdatedTimestamp"],
                 )
                 for resource in resources
             ],

@@ -83,3 +83,9 @@ class MailHosts(cdk.Stack):
             value=mail_log.log_group_name,
             description="The mail log of every host",
         )
+        cdk.CfnOutput(
+            self,
+            "SigningSelector",
+            value=settings.dkim.signing,
+            description="The DKIM selector that every host signs with",
+        )
