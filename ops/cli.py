@@ -3,9 +3,11 @@
 import typer
 
 import lab.cli
+import ops.dkim
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(lab.cli.app, name="lab")
+app.add_typer(ops.dkim.app, name="dkim")
 
 
 @app.callback()
