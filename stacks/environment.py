@@ -353,7 +353,7 @@ class QueueVolume(_Settings):
 class Environment(_Settings):
     """One environment: everything that distinguishes it from another, and nothing else.
 
-    `file` is where it was read from.
+    `file` is where it was read from. `alert_address` is the postmaster's where the file has none.
     """
 
     # A validator sees the fields above its own, so the order here is the order of dependence.
@@ -364,6 +364,7 @@ class Environment(_Settings):
     hosted_zone: HostedZone
     sending_domain: str
     postmaster: str
+    alert_address: str = Field(default_factory=lambda settings: str(settings["postmaster"]))
     keep_identity: bool = True
     dkim: Dkim
     dmarc: Dmarc
@@ -451,9 +452,9 @@ class Environment(_Settings):
             )
         return domain
 
-    @field_validator("postmaster")
+    @field_validator("postmaster", "alert_address")
     @classmethod
-    def _check_postmaster(cls, address: str, info: ValidationInfo) -> str:
+    def _check_own_mailbox(cls, address: str, info: ValidationInfo) -> str:
         _check_mailbox(address)
         if address.rpartition("@")[2] == info.data.get("sending_domain"):
             raise _invalid(
@@ -571,7 +572,12 @@ def load(path: Path) -> Environment:
             {"file": path, **settings}, context={"folder": path.parent}
         )
     except ValidationError as error:
-        faults = [f"{path}: {_describe(fault)}" for fault in error.errors(include_url=False)]
+        faults = [
+            f"{path}: {_describe(fault)}"
+            for fault in error.errors(include_url=False)
+            # Of a setting whose default is another one that is at fault, and told of.
+            if fault["type"] != "default_factory_not_called"
+        ]
         raise InvalidEnvironment("\n".join(faults)) from None
 
 

@@ -143,6 +143,21 @@ FAULTS = {
         "postmaster",
         'write one such as "postmaster@example.com"',
     ),
+    "alert address at the sending domain": (
+        ('"operations@example.com"', '"operations@mail.example.com"'),
+        "alert_address",
+        "write a mailbox elsewhere",
+    ),
+    "alert address without a domain": (
+        ('"operations@example.com"', '"operations"'),
+        "alert_address",
+        'write one such as "postmaster@example.com"',
+    ),
+    "alert address left empty": (
+        ('"operations@example.com"', '""'),
+        "alert_address",
+        "is not a plain mail address",
+    ),
     "keep_identity in quotes": (
         ("keep_identity = true", 'keep_identity = "true"'),
         "keep_identity",
@@ -347,6 +362,26 @@ def test_a_file_name_that_cannot_name_a_stack_is_refused(
 ) -> None:
     with pytest.raises(InvalidEnvironment, match=r"file: .*such as \"prod\.toml\""):
         load(write_environment(name="Prod_1.toml"))
+
+
+ALERT_ADDRESS = 'alert_address = "operations@example.com"\n'
+
+
+def test_alarms_go_to_the_postmaster_unless_another_address_is_named(
+    write_environment: WriteEnvironment,
+) -> None:
+    assert load(write_environment()).alert_address == "operations@example.com"
+    without = load(write_environment((ALERT_ADDRESS, "")))
+    assert without.alert_address == without.postmaster == "postmaster@example.com"
+
+
+def test_a_fault_of_the_postmaster_is_not_told_as_one_of_the_alert_address_too(
+    write_environment: WriteEnvironment,
+) -> None:
+    path = write_environment((ALERT_ADDRESS, ""), ('"postmaster@example.com"', '"postmaster"'))
+    with pytest.raises(InvalidEnvironment) as raised:
+        load(path)
+    assert [line.split(": ")[1] for line in str(raised.value).splitlines()] == ["postmaster"]
 
 
 def test_a_report_service_is_accepted_once_it_wants_the_reports(
