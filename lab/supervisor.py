@@ -11,6 +11,7 @@ Afterwards `lab.control` is the way in.
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ from lab.cloud.cloud import Cloud
 from lab.container import ContainerError, sweep_cgroups
 from lab.control import ControlServer, Handler, LabError
 from lab.images import ImageError
+from lab.instance import ssm_agent
 from lab.instance.hypervisor import Hypervisor
 from lab.instance.image import instance_image, mirror_hosts
 from lab.instance.mirror import MirrorError, debian_mirror
@@ -163,6 +165,8 @@ class Services:
             "volume_image": lambda volume: str(self._hypervisor.volume_image(volume)),
             "aws_apis": lambda faults: self._internet.aws_apis(faults),
             "metadata": lambda behaviour: self._hypervisor.metadata(behaviour),
+            "answering_agents": self._answering_agents,
+            "run_script": self._run_script,
         }
 
     def _hosts(self) -> list[dict[str, Any]]:
@@ -180,6 +184,16 @@ class Services:
                     }
                 )
         return hosts
+
+    def _answering_agents(self) -> list[str]:
+        """The instances that Systems Manager reaches."""
+        hosts = self._hypervisor.hosts.items()
+        return [instance_id for instance_id, host in hosts if ssm_agent.answers(host.container)]
+
+    def _run_script(self, instance_id: str, **arguments: Any) -> dict[str, Any]:
+        container = self._hypervisor.hosts[instance_id].container
+        result = ssm_agent.run_script(container, region=self._environment.region, **arguments)
+        return dataclasses.asdict(result)
 
     def _publish(self, faults: Sequence[str]) -> None:
         self._internet.publish(frozenset(faults))

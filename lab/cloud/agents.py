@@ -2,7 +2,8 @@
 
 The real packages are not redistributable with the lab and would reach for services that it does not
 have. The stand-ins are real Debian packages with the same names, under the same object keys, that
-install units of the same names; the units do nothing.
+install units of the same names; the units do nothing. What the SSM agent does for Run Command, the
+lab does itself as long as the unit is active: see `lab.instance.ssm_agent`.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ARCHITECTURES = ("amd64", "arm64")
+VERSION = "0.0.1"
 
 _UNIT = """\
 [Unit]
@@ -27,7 +29,7 @@ WantedBy=multi-user.target
 
 _CONTROL = """\
 Package: {package}
-Version: 0.0.1
+Version: {version}
 Architecture: {architecture}
 Maintainer: Postern's lab <postmaster@example.com>
 Description: stand-in
@@ -103,7 +105,7 @@ def build(agent: Agent, architecture: str) -> bytes:
         tree = Path(directory) / "tree"
         _write(
             tree / "DEBIAN" / "control",
-            _CONTROL.format(package=agent.package, architecture=architecture),
+            _CONTROL.format(package=agent.package, version=VERSION, architecture=architecture),
         )
         _write(tree / "usr/lib/systemd/system" / unit, _UNIT.format(package=agent.package))
         (tree / agent.directory).mkdir(parents=True)

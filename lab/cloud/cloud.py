@@ -21,7 +21,7 @@ from lab.cloud import agents
 from lab.cloud.listeners import exposed_addresses
 from lab.cloud.stack_events import EventReader, StackEvent, followed, stack_events
 from lab.control import LabError
-from lab.places import PROJECT
+from lab.places import PROJECT, Places
 
 START_SECONDS = 60
 
@@ -63,6 +63,7 @@ class Cloud:
         self.region = region
         self._shutdown_seconds = shutdown_seconds
         self.directory = state / "cloud"
+        self._control_socket = Places(state=state).control_socket
         self._python = python
         self._cdk = cdk
         self._progress = progress
@@ -156,6 +157,8 @@ class Cloud:
             "SFTP_ENABLED": "0",
             "AUTH": "true",
             "POSTERN_SHUTDOWN_SECONDS": str(self._shutdown_seconds),
+            # The way to the machines, for Run Command; who starts the machines listens there.
+            "POSTERN_CONTROL_SOCKET": str(self._control_socket),
         }
 
     def _wait_until_healthy(self, endpoint: str) -> None:

@@ -21,6 +21,7 @@ from lab.cloud.emulator import (
     resource_signals,
     resource_values,
     reverse_dns,
+    run_command,
     stack_polling,
     volumes,
 )
@@ -35,6 +36,7 @@ _EXTENSIONS = (
     reverse_dns,
     images,
     instances,
+    run_command,
     resource_signals,
     auto_scaling,
     hosted_zones,
