@@ -1,4 +1,4 @@
-"""The TLS end of the emulated AWS APIs: what `*.REGION.amazonaws.com` resolves to in the lab.
+"""The TLS end of the emulated AWS APIs: what their names resolve to in the lab.
 
 The emulator speaks plain HTTP on this machine's loopback, which the lab's namespaces cannot
 reach. This process listens inside one and connects from outside, so it is the only passage. Bytes
@@ -20,6 +20,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+from lab.internet.addresses import GLOBAL_APIS
 from lab.network.namespace import entered
 
 FAULTS = {
@@ -50,12 +51,15 @@ def write_faults(file: Path, faults: Mapping[str, str]) -> None:
 def service_of(head: bytes) -> str:
     """The service that an HTTP request is for, by its Host header; empty when it has none.
 
-    "secretsmanager" of secretsmanager.REGION.amazonaws.com, "s3" of BUCKET.s3.REGION.amazonaws.com.
+    "secretsmanager" of secretsmanager.REGION.amazonaws.com, "s3" of BUCKET.s3.REGION.amazonaws.com,
+    "sts" of sts.amazonaws.com.
     """
     for line in head.decode("latin-1").splitlines()[1:]:
         name, _, value = line.partition(":")
         if name.lower() == "host":
             labels = value.strip().split(":")[0].split(".")
+            if len(labels) >= 3 and labels[-3] in GLOBAL_APIS:
+                return labels[-3]
             return labels[-4] if len(labels) >= 4 else ""
     return ""
 

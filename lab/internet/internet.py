@@ -220,7 +220,9 @@ class Internet:
         )
         # A certificate's wildcard stands for one label, so S3's bucket names need their own.
         aws = authority.issue(
-            f"*.{self._region}.amazonaws.com", f"*.s3.{self._region}.amazonaws.com"
+            *(f"*.{self._region}.amazonaws.com", f"*.s3.{self._region}.amazonaws.com"),
+            *(f"{service}.amazonaws.com" for service in addresses.GLOBAL_APIS),
+            "*.s3.amazonaws.com",
         )
         self._aws_front = Service(
             name="the AWS APIs' TLS end",

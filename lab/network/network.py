@@ -19,8 +19,12 @@ DNS_SERVER = IPv4Address("198.51.100.53")
 INSTANCE_METADATA = IPv4Address("169.254.169.254")
 HOST_INTERFACE = "ens5"  # what a Nitro instance calls its first network card
 
-# Receivers, DNS, AWS's APIs, Debian mirror: RFC 5737's documentation range.
-_SERVICE_ADDRESSES = tuple(IPv4Address(f"198.51.100.{last}") for last in (25, 26, 27, 53, 80, 81))
+# Receivers, DNS, AWS's APIs, Debian mirror: RFC 5737's documentation range; two public resolvers.
+_SERVICE_ADDRESSES = (
+    *(IPv4Address(f"198.51.100.{last}") for last in (25, 26, 27, 53, 54, 80, 81)),
+    IPv4Address("1.1.1.1"),
+    IPv4Address("8.8.8.8"),
+)
 # Links between a NAT gateway and the Internet, two addresses each (RFC 6598, shared space).
 _UPLINKS = IPv4Network("100.64.0.0/16")
 

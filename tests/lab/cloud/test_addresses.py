@@ -121,3 +121,12 @@ def test_a_nat_gateway_holds_the_address_it_was_given(cloud: Cloud, ec2: Any) ->
     assert stack.delete() == "DELETE_COMPLETE"
     known = [item["AllocationId"] for item in ec2.describe_addresses()["Addresses"]]
     assert held["AllocationId"] not in known
+
+
+def test_a_hosted_zone_names_its_servers_without_a_trailing_dot(cloud: Cloud) -> None:
+    zone = cloud.client("route53").create_hosted_zone(
+        Name="example.info", CallerReference="Z0TESTEXAMPLEINFO"
+    )
+    servers = zone["DelegationSet"]["NameServers"]
+    assert len(servers) == 4
+    assert not [name for name in servers if name.endswith(".")]

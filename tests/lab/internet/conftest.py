@@ -45,6 +45,7 @@ class StubbedCloud:
 
     record_sets: list[dict[str, Any]]
     reverse_dns: dict[str, str]
+    name_servers: tuple[str, ...] = ("ns-1.awsdns-1.com", "ns-2.awsdns-2.co.uk")
 
     class NoSuchHostedZoneError(Exception):
         pass
@@ -59,6 +60,9 @@ class StubbedCloud:
 
     def paginate(self, **_: str) -> list[dict[str, Any]]:
         return [{"ResourceRecordSets": self.record_sets}]
+
+    def get_hosted_zone(self, **_: str) -> dict[str, Any]:
+        return {"DelegationSet": {"NameServers": list(self.name_servers)}}
 
     def describe_addresses_attribute(self, **_: str) -> dict[str, Any]:
         return {

@@ -18,7 +18,13 @@ import pytest
 from dns.message import Message
 from dns.rdatatype import RdataType
 
-from lab.internet.addresses import AWS_FRONT, DEBIAN_MIRROR, NAME_SERVER
+from lab.internet.addresses import (
+    AWS_FRONT,
+    DEBIAN_MIRROR,
+    NAME_SERVER,
+    PUBLIC_RESOLVERS,
+    SECOND_NAME_SERVER,
+)
 from lab.internet.hindered_dns import DELAY_SECONDS
 from lab.internet.internet import Internet
 from lab.internet.messages import Sample, catalogue, differences
@@ -190,6 +196,32 @@ def test_a_change_in_the_cloud_reaches_the_dns_by_itself(
         assert {v.spf for v in by_receiver(internet, sample).values()} == {"fail"}
     finally:
         cloud.record_sets[-1] = spf
+
+
+@pytest.mark.parametrize("server", [SECOND_NAME_SERVER, *PUBLIC_RESOLVERS])
+def test_every_other_address_of_the_dns_says_the_same(internet: Internet, server: str) -> None:
+    internet.publish()
+    said = ask(SENDING_DOMAIN, RdataType.TXT, namespace=INTERNET, server=server)
+    assert said.answer == over_udp(SENDING_DOMAIN, RdataType.TXT).answer
+    assert said.rcode() == dns.rcode.NOERROR
+
+
+def test_the_second_server_can_lag_and_comes_up_to_date_again(
+    internet: Internet, cloud: StubbedCloud
+) -> None:
+    def seen_at(server: str) -> bool:
+        answer = ask("new.example.com", RdataType.TXT, namespace=INTERNET, server=server)
+        return bool(answer.answer)
+
+    internet.publish(["second-server-lags"])
+    cloud.record_sets.append(record_set("new.example.com.", "TXT", '"new"'))
+    try:
+        eventually(lambda: seen_at(NAME_SERVER))
+        assert not seen_at(SECOND_NAME_SERVER)
+        internet.publish()
+        assert seen_at(SECOND_NAME_SERVER)
+    finally:
+        cloud.record_sets.pop()
 
 
 def test_a_fault_that_does_not_exist_leaves_the_dns_following_the_cloud(

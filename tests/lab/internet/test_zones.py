@@ -5,7 +5,16 @@ import dns.rdatatype
 import dns.zone
 import pytest
 
-from lab.internet.zones import FAULTS, SERVER_FAULTS, CloudRecords, read_record_sets, zone_files
+from lab.internet.zones import (
+    BLOCK_LISTS,
+    FAULTS,
+    LARGE_RECEIVERS,
+    SECOND_SERVER_LAGS,
+    SERVER_FAULTS,
+    CloudRecords,
+    read_record_sets,
+    zone_files,
+)
 from tests.lab.internet.conftest import DkimKey, StubbedCloud, record_set
 
 DOMAIN = "mail.example.com."
@@ -13,6 +22,7 @@ DOMAIN = "mail.example.com."
 
 def records(cloud: StubbedCloud) -> CloudRecords:
     return CloudRecords(
+        name_servers=tuple(f"{name}." for name in cloud.name_servers),
         hosted_zone=read_record_sets(cloud.record_sets),
         reverse_dns=tuple(cloud.reverse_dns.items()),
     )
@@ -148,8 +158,11 @@ def test_a_fault_leaves_every_other_zone_alone(cloud: StubbedCloud) -> None:
     for fault in FAULTS:
         faulty = parse(records(cloud), fault)
         changed = {name for name in good if good[name] != faulty[name]}
-        assert changed <= {"example.com.", "113.0.203.in-addr.arpa."}
-        assert bool(changed) is (fault not in SERVER_FAULTS)
+        if fault.startswith("dnsbl-"):
+            assert changed == {f"{name}." for name in BLOCK_LISTS}
+        else:
+            assert changed <= {"example.com.", "113.0.203.in-addr.arpa."}
+            assert bool(changed) is (fault not in (*SERVER_FAULTS, SECOND_SERVER_LAGS))
 
 
 def test_an_unknown_fault_is_refused_with_the_known_ones(cloud: StubbedCloud) -> None:
@@ -158,5 +171,93 @@ def test_an_unknown_fault_is_refused_with_the_known_ones(cloud: StubbedCloud) ->
 
 
 def test_the_root_is_served_so_that_a_name_nobody_has_does_not_exist() -> None:
-    zone = parse(CloudRecords())["."]
-    assert {name.to_text() for name in zone} == {".", "ns."}
+    zone = parse(CloudRecords(), mirror_hosts=("one.example.edu",))["."]
+    names = {name.to_text() for name in zone}
+    assert {".", "ns1.", "ns2.", "one.example.edu.", "ns1.one.example.edu."} <= names
+    assert not names & {"com.", "edu.", "example.edu."}
+
+
+def test_the_hosted_zone_has_the_servers_that_aws_gave_it_and_they_have_addresses(
+    cloud: StubbedCloud,
+) -> None:
+    zones = parse(records(cloud))
+    for zone in ("example.com.", "."):  # its own word, and its parent's
+        servers = zones[zone].get_rdataset("example.com.", dns.rdatatype.NS)
+        assert servers is not None
+        assert {server.target.to_text() for server in servers} == {
+            "ns-1.awsdns-1.com.",
+            "ns-2.awsdns-2.co.uk.",
+        }
+    assert addresses(zones["awsdns-1.com."], "ns-1.awsdns-1.com.") == ["198.51.100.53"]
+    assert addresses(zones["awsdns-2.co.uk."], "ns-2.awsdns-2.co.uk.") == ["198.51.100.54"]
+
+
+def test_every_other_zone_is_delegated_by_the_closest_one_above_it() -> None:
+    zones = parse(CloudRecords())
+    for name in zones:
+        above = [other for other in zones if name != "." and name.endswith(f".{other}")]
+        parent = max(above, key=len, default=".")
+        if name == ".":
+            continue
+        delegation = zones[parent].get_rdataset(name, dns.rdatatype.NS)
+        assert delegation is not None
+        assert delegation == zones[name].get_rdataset(name, dns.rdatatype.NS)
+        assert {addresses(zones[parent], server.target.to_text())[0] for server in delegation} == {
+            "198.51.100.53",
+            "198.51.100.54",
+        }
+
+
+def test_aws_apis_without_a_region_lead_to_the_same_front() -> None:
+    zone = parse(CloudRecords())["amazonaws.com."]
+    for name in ("iam", "route53", "sts", "s3", "*.s3"):
+        assert addresses(zone, f"{name}.amazonaws.com.") == ["198.51.100.80"]
+    assert zone.get_rdataset("*.amazonaws.com.", dns.rdatatype.A) is None
+
+
+def test_large_receivers_have_mail_exchanges_of_other_names_with_addresses() -> None:
+    zones = parse(CloudRecords())
+    for domain in ("gmail.com", "outlook.com", "yahoo.com"):
+        mx = zones[f"{domain}."].get_rdataset(f"{domain}.", dns.rdatatype.MX)
+        assert mx is not None
+        (exchange,) = (rdata.exchange.to_text() for rdata in mx)
+        assert exchange == f"{LARGE_RECEIVERS[domain][0]}."
+        home = ".".join(exchange.split(".")[-3:])
+        assert len(addresses(zones[home], exchange)) == 1
+
+
+@pytest.mark.parametrize("block_list", BLOCK_LISTS)
+def test_a_block_list_has_its_test_entry_and_nobody_else(
+    cloud: StubbedCloud, block_list: str
+) -> None:
+    zone = parse(records(cloud))[f"{block_list}."]
+    assert addresses(zone, f"2.0.0.127.{block_list}.") == ["127.0.0.2"]
+    assert zone.get_rdataset(f"10.113.0.203.{block_list}.", dns.rdatatype.A) is None
+
+
+def test_block_lists_can_list_the_elastic_ips_or_refuse_whoever_asks(cloud: StubbedCloud) -> None:
+    listing, refusing = (
+        parse(records(cloud), fault)["zen.spamhaus.org."]
+        for fault in ("dnsbl-listed", "dnsbl-refuses")
+    )
+    assert addresses(listing, "10.113.0.203.zen.spamhaus.org.") == ["127.0.0.2"]
+    assert addresses(refusing, "*.zen.spamhaus.org.") == ["127.255.255.254"]
+    assert refusing.get_rdataset("2.0.0.127.zen.spamhaus.org.", dns.rdatatype.A) is None
+
+
+def test_spf_twice_is_the_right_record_and_another(cloud: StubbedCloud) -> None:
+    zone = parse(records(cloud), "spf-twice")["example.com."]
+    assert sorted(texts(zone, DOMAIN)) == ["v=spf1 ip4:203.0.113.10 -all", "v=spf1 mx -all"]
+
+
+def test_another_name_in_reverse_dns_is_aws_s_own(cloud: StubbedCloud) -> None:
+    zone = parse(records(cloud), "ptr-other-name")["113.0.203.in-addr.arpa."]
+    pointer = zone.get_rdataset("10.113.0.203.in-addr.arpa.", dns.rdatatype.PTR)
+    assert pointer is not None
+    assert [p.target.to_text() for p in pointer] == ["ec2-203-0-113-10.compute-1.amazonaws.com."]
+
+
+def test_dmarc_reports_about_any_domain_are_taken_by_one_receiver_only() -> None:
+    zones = parse(CloudRecords())
+    assert texts(zones["example.net."], "*._report._dmarc.example.net.") == ["v=DMARC1"]
+    assert texts(zones["example.org."], "*._report._dmarc.example.org.") == []
