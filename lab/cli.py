@@ -209,6 +209,18 @@ def shell() -> None:
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def operator(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="What to run, after --; a shell if left out")
+    ] = None,
+) -> None:
+    """Be the operator: this machine's files, the lab's DNS, and AWS's APIs under their names."""
+    with _told_errors():
+        argv = Lab.find().operator_command(*(command or ["bash"]))
+    raise typer.Exit(subprocess.run(argv, check=False).returncode)
+
+
 @app.command()
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come")] = False,

@@ -26,6 +26,7 @@ from lab.instance.hypervisor import NO_MACHINE_TAG
 from lab.internet.internet import DELIVERY_SECONDS
 from lab.internet.receivers.sinkhole import Behaviour
 from lab.internet.verdict import Verdict
+from lab.laptop import operator_command
 from lab.network.namespace import DIRECTORY as NAMESPACES
 from lab.network.namespace import entered
 from lab.places import PROJECT, Places
@@ -221,6 +222,14 @@ class Lab:
             finished.stdout.decode(errors="replace"),
             finished.stderr.decode(errors="replace"),
         )
+
+    def operator_command(self, *argv: str) -> list[str]:
+        """The command line that runs ``argv`` as on an operator's laptop on the lab's Internet.
+
+        It has this machine's files and programs, the lab's DNS, and AWS's APIs under their own
+        names with the account's root for credentials; see `lab.laptop`.
+        """
+        return operator_command(argv, folder=self.places.laptop, supervisor=self.supervisor)
 
     def inside(self, namespace: str) -> AbstractContextManager[None]:
         """Where the calling thread, and it alone, is in one of the lab's network namespaces.

@@ -26,6 +26,11 @@ class Places:
         return self.state / "control.sock"
 
     @property
+    def laptop(self) -> Path:
+        """The files of the operator's laptop, see `lab.laptop`."""
+        return self.state / "laptop"
+
+    @property
     def lock(self) -> Path:
         return self.state.with_suffix(".lock")
 

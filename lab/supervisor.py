@@ -37,6 +37,7 @@ from lab.instance.mirror import MirrorError, debian_mirror
 from lab.internet.internet import Internet
 from lab.internet.receivers.sinkhole import Behaviour, Orders
 from lab.internet.service import InternetError
+from lab.laptop import write_laptop
 from lab.network import Network, NetworkError
 from lab.network.namespace import DIRECTORY as NETWORK_NAMESPACES
 from lab.places import Places
@@ -134,6 +135,11 @@ class Services:
                 progress=detail,
             )
             self._internet.start()
+            write_laptop(
+                places.laptop,
+                region=environment.region,
+                ca_certificate=self._internet.ca_certificate,
+            )
         self._hypervisor = Hypervisor(
             client=self._cloud.client,
             region=environment.region,
