@@ -9,6 +9,7 @@ import threading
 from importlib import import_module
 
 from lab.cloud.emulator import (
+    alarms,
     authorization,
     auto_scaling,
     elastic_ips,
@@ -28,6 +29,7 @@ from lab.cloud.emulator import (
 
 _EXTENSIONS = (
     loopback,
+    alarms,
     authorization,
     elastic_ips,
     nat_gateways,

@@ -15,6 +15,7 @@ from typing import Any
 
 app: Any = import_module("ministack.app")
 auto_scaling: Any = import_module("ministack.services.autoscaling")
+cloudwatch: Any = import_module("ministack.services.cloudwatch")
 concurrency: Any = import_module("ministack.core.concurrency")
 ec2: Any = import_module("ministack.services.ec2")
 iam_actions: Any = import_module("ministack.core.iam_actions")
