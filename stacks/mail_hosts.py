@@ -21,7 +21,11 @@ OUTBOUND_PORTS = {
 
 
 class MailHosts(cdk.Stack):
-    """A cell in each availability zone, and the log group that all of them write to."""
+    """A cell in each availability zone, and the log group that all of them write to.
+
+    mail_log_name: that log group's name; not a reference, so that another stack can read the log
+    without holding this one.
+    """
 
     def __init__(
         self,
@@ -36,10 +40,11 @@ class MailHosts(cdk.Stack):
         super().__init__(
             scope, construct_id, description=f"Mail hosts of {settings.sending_domain}"
         )
+        self.mail_log_name = f"/postern/{settings.name}/mail"
         mail_log = EncryptedLogGroup(
             self,
             "MailLog",
-            name=f"/postern/{settings.name}/mail",
+            name=self.mail_log_name,
             # Long enough to answer a complaint, and no longer: the log names recipients.
             retention=logs.RetentionDays.THREE_MONTHS,
         ).log_group

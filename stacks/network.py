@@ -17,7 +17,7 @@ from stacks.sending_address import SendingAddress
 class Network(cdk.Stack):
     """A VPC: in each zone a public subnet with a NAT gateway, and a private one for the mail host.
 
-    vpc. private_subnets: by availability zone.
+    vpc. private_subnets, nat_gateway_ids: by availability zone.
     """
 
     def __init__(
@@ -35,6 +35,11 @@ class Network(cdk.Stack):
         # Sixteen equal subnets, of which a zone takes two. Room is reserved for every zone that
         # could be added, so that adding one leaves the others' subnets, and hosts, where they are.
         subnet_prefix = ipaddress.IPv4Network(settings.network.vpc_cidr).prefixlen + 4
+        # The gateway in the n-th zone gets the n-th address. Not a regional NAT gateway: AWS would
+        # choose its addresses, and SPF and reverse DNS would not know them.
+        nat_gateways = ec2.NatProvider.gateway(
+            eip_allocation_ids=[addresses[zone].allocation_id for zone in self._zones]
+        )
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
@@ -42,11 +47,7 @@ class Network(cdk.Stack):
             availability_zones=self._zones,
             reserved_azs=MOST_ZONES - len(self._zones),
             nat_gateways=len(self._zones),
-            # The gateway in the n-th zone gets the n-th address. Not a regional NAT gateway: AWS
-            # would choose its addresses, and SPF and reverse DNS would not know them.
-            nat_gateway_provider=ec2.NatProvider.gateway(
-                eip_allocation_ids=[addresses[zone].allocation_id for zone in self._zones]
-            ),
+            nat_gateway_provider=nat_gateways,
             subnet_configuration=[
                 ec2.SubnetConfiguration(
                     name="public",
@@ -81,6 +82,9 @@ class Network(cdk.Stack):
         self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
 
         self.private_subnets = dict(zip(self._zones, self.vpc.private_subnets, strict=True))
+        self.nat_gateway_ids = {
+            gateway.az: gateway.gateway_id for gateway in nat_gateways.configured_gateways
+        }
 
     def _flow_log_role(self) -> iam.Role:
         """Not the CDK's own, which the service could assume for another account's flow log.

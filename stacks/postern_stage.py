@@ -5,6 +5,7 @@ from constructs import Construct
 
 from stacks.environment import Environment
 from stacks.mail_hosts import MailHosts
+from stacks.monitoring import Monitoring
 from stacks.network import Network
 from stacks.sending_identity import SendingIdentity
 
@@ -35,5 +36,15 @@ class PosternStage(cdk.Stage):
         # A starting host compares its key with DNS and reaches AWS through the NAT gateway.
         hosts.add_stack_dependency(identity)
         hosts.add_stack_dependency(network)
+        monitoring = Monitoring(
+            self,
+            "Monitoring",
+            settings=settings,
+            mail_log_name=hosts.mail_log_name,
+            nat_gateway_ids=network.nat_gateway_ids,
+        )
+        # Its references are names and outputs, which have to be there.
+        monitoring.add_stack_dependency(network)
+        monitoring.add_stack_dependency(hosts)
         for key, value in settings.tags.items():
             cdk.Tags.of(self).add(key, value)

@@ -42,6 +42,17 @@ def _is_under_a_key_for_logs(settings: Properties, template: Template) -> bool:
     )
 
 
+def _is_under_a_key_for_alarms(settings: Properties, template: Template) -> bool:
+    """A key that CloudWatch may use: otherwise no alarm is told, and nothing says so."""
+    key, attribute = settings.get("KmsMasterKeyId", {}).get("Fn::GetAtt", ("", ""))
+    if attribute != "Arn" or key not in resources(template, "AWS::KMS::Key"):
+        return False
+    policy = template["Resources"][key]["Properties"]["KeyPolicy"]["Statement"]
+    return any(
+        statement["Principal"].get("Service") == "cloudwatch.amazonaws.com" for statement in policy
+    )
+
+
 def _keeps_nothing_in_its_environment(settings: Properties, _template: Template) -> bool:
     return "Environment" not in settings
 
@@ -51,10 +62,13 @@ JUDGED = {
     "AWS::EC2::Volume": _is_encrypted_volume,
     "AWS::Lambda::Function": _keeps_nothing_in_its_environment,
     "AWS::Logs::LogGroup": _is_under_a_key_for_logs,
+    "AWS::SNS::Topic": _is_under_a_key_for_alarms,
     "AWS::SecretsManager::Secret": _is_under_a_key_of_our_own,
 }
 KEEPS_NO_DATA = {
     "AWS::AutoScaling::AutoScalingGroup",
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
     "AWS::EC2::EIP",
     "AWS::EC2::FlowLog",  # what it writes is in its log group
     "AWS::EC2::InternetGateway",
@@ -71,7 +85,10 @@ KEEPS_NO_DATA = {
     "AWS::IAM::Policy",
     "AWS::IAM::Role",
     "AWS::KMS::Key",
+    "AWS::Logs::MetricFilter",
     "AWS::Route53::RecordSet",  # public by nature
+    "AWS::SNS::Subscription",
+    "AWS::SNS::TopicPolicy",
     "Custom::DkimKey",
     "Custom::ReverseDns",
 }

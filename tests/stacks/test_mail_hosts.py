@@ -129,6 +129,7 @@ def test_a_host_runs_in_its_queues_zone(example: Templates) -> None:
     exports = {
         output["Export"]["Name"]: joined(output["Value"]).strip("<>")
         for output in example["Network"]["Outputs"].values()
+        if "Export" in output
     }
     groups = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").values()
     volumes = resources(example[STACK], "AWS::EC2::Volume").values()

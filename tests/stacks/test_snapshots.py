@@ -22,7 +22,7 @@ from tests.stacks.conftest import (
 pytestmark = pytest.mark.filterwarnings("ignore:\\s*Can not relate snapshot")
 
 
-@pytest.mark.parametrize("stack", ["SendingIdentity", "Network", "MailHosts"])
+@pytest.mark.parametrize("stack", ["SendingIdentity", "Network", "MailHosts", "Monitoring"])
 def test_the_template_is_what_was_reviewed(
     example: Templates, reviewed: SnapshotAssertion, stack: str
 ) -> None:

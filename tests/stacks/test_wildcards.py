@@ -23,15 +23,21 @@ LOGS_STATEMENT = (
     "AWS's statement for a log group, whose condition admits that one only. "
     "https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html"
 )
+ALARMS_STATEMENT = (
+    "AWS's statement for CloudWatch's alarms, whose condition admits this environment's only. "
+    "https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html"
+)
 THIS_KEY = f"In a key's policy * means this key. {KMS_GUIDE}/key-policy-overview.html"
 
-# By kind of principal, element and wildcard.
+# By principal (a service without its Region), element and wildcard.
 KEY_POLICY_REASONS = {
     ("AWS", "Action", "kms:*"): ROOT_STATEMENT,
     ("AWS", "Resource", "*"): THIS_KEY,
-    ("Service", "Resource", "*"): THIS_KEY,
+    ("logs", "Resource", "*"): THIS_KEY,
+    ("cloudwatch", "Resource", "*"): THIS_KEY,
+    ("cloudwatch", "Action", "kms:GenerateDataKey*"): ALARMS_STATEMENT,
     **{
-        ("Service", "Action", f"kms:{action}*"): LOGS_STATEMENT
+        ("logs", "Action", f"kms:{action}*"): LOGS_STATEMENT
         for action in ("Decrypt", "Describe", "Encrypt", "GenerateDataKey", "ReEncrypt")
     },
 }
@@ -121,18 +127,25 @@ def test_every_wildcard_of_a_key_policy_has_a_reason(
     used = set()
     for template in assembly_of(environment).templates.values():
         for wildcard in wildcards(template, "AWS::KMS::Key"):
-            (principal,) = wildcard.statement["Principal"]
-            used.add((principal, wildcard.element, wildcard.value))
-            if principal == "Service":
+            ((kind, principal),) = wildcard.statement["Principal"].items()
+            if kind == "Service":
+                kind = principal.split(".")[0]
                 assert wildcard.statement["Condition"], "a service is admitted for one purpose"
+            used.add((kind, wildcard.element, wildcard.value))
     assert used == set(KEY_POLICY_REASONS)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_no_other_policy_has_a_wildcard(assembly_of: AssemblyOf, environment: str) -> None:
-    """Trust policies, and whatever resource gets a policy one day."""
+    """Trust policies, and whatever resource gets a policy one day.
+
+    But to refuse everybody: what comes to the alert topic in the clear.
+    """
     for template in assembly_of(environment).templates.values():
         for wildcard in wildcards(template):
+            if wildcard.statement["Effect"] == "Deny":
+                assert (wildcard.element, wildcard.value) == ("Principal", "*"), wildcard
+                continue
             kind = template["Resources"][wildcard.logical_id]["Type"]
             assert kind in ("AWS::IAM::Policy", "AWS::KMS::Key"), wildcard
             assert wildcard.element != "Principal", wildcard
