@@ -91,9 +91,18 @@ def test_the_cloudwatch_agents_configuration_is_json(files: dict[str, str]) -> N
     collected = json.loads(files[path])["logs"]["logs_collected"]["files"]["collect_list"]
 
     assert [log["file_path"] for log in collected] == [
-        "/var/log/mail.log",
+        "/var/log/postern/mail.log",
         "/var/log/cloud-init-output.log",
     ]
+
+
+def test_what_the_cloudwatch_agent_reads_is_written_and_rotated(configured: dict[str, str]) -> None:
+    assert 'file="/var/log/postern/mail.log"' in configured["/etc/rsyslog.conf"]
+    assert "/var/log/postern/*.log" in configured["/etc/logrotate.d/rsyslog"].splitlines()
+    assert (
+        "install --directory --mode=0750 --group=adm /var/log/postern"
+        in configured["/usr/local/sbin/postern-setup"]
+    )
 
 
 def test_the_mta_and_the_submission_program_refer_to_the_sending_domain(
