@@ -12,7 +12,13 @@ import user_data
 
 PROGRAM = Path(user_data.__file__).parent / "opendkim/fetch-dkim-key"
 KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
+CREATED = "2026-05-26T02:11:29.123000+00:00"
 SECRET = {"domain": "mail.example.com", "selector": "s1", "private_key": KEY, "record": '"v=DKIM1"'}
+
+
+def answer_with(secret_string: str) -> str:
+    """What the AWS CLI prints for a secret with this text."""
+    return json.dumps([secret_string, CREATED])
 
 
 def fetch(
@@ -49,11 +55,17 @@ def fetch(
 
 
 def test_the_key_goes_into_its_file_and_nowhere_else(tmp_path: Path) -> None:
-    fetched = fetch(tmp_path, json.dumps(SECRET))
+    fetched = fetch(tmp_path, answer_with(json.dumps(SECRET)))
 
     assert (tmp_path / "dkim-key/private.pem").read_text() == KEY
     assert (fetched.returncode, fetched.stdout, fetched.stderr) == (0, "", "")
     assert "--secret-id arn:secret" in (tmp_path / "asked").read_text()
+
+
+def test_the_keys_date_is_left_for_the_report(tmp_path: Path) -> None:
+    fetch(tmp_path, answer_with(json.dumps(SECRET)))
+
+    assert (tmp_path / "postern/dkim-key-created").read_text() == f"{CREATED}\n"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +84,7 @@ def test_the_key_goes_into_its_file_and_nowhere_else(tmp_path: Path) -> None:
 def test_a_secret_that_is_not_this_hosts_is_refused_without_quoting_it(
     tmp_path: Path, answer: str, problem: str
 ) -> None:
-    refused = fetch(tmp_path, answer)
+    refused = fetch(tmp_path, answer_with(answer))
 
     assert refused.returncode == 1
     assert problem in refused.stderr
@@ -99,5 +111,5 @@ def test_the_call_that_failed_is_named_until_aws_gives_the_secret(
     assert f"fetch-dkim-key: {reason}: {words}" in refused.stderr
     assert failure.read_text() == reason
 
-    assert fetch(tmp_path, json.dumps(SECRET)).returncode == 0
+    assert fetch(tmp_path, answer_with(json.dumps(SECRET))).returncode == 0
     assert not failure.exists()

@@ -92,17 +92,36 @@ def test_the_cloudwatch_agents_configuration_is_json(files: dict[str, str]) -> N
 
     assert [log["file_path"] for log in collected] == [
         "/var/log/postern/mail.log",
+        "/var/log/postern/report.log",
         "/var/log/cloud-init-output.log",
     ]
 
 
 def test_what_the_cloudwatch_agent_reads_is_written_and_rotated(configured: dict[str, str]) -> None:
     assert 'file="/var/log/postern/mail.log"' in configured["/etc/rsyslog.conf"]
+    assert (
+        'LOG = Path("/var/log/postern/report.log")' in configured["/usr/local/sbin/postern-report"]
+    )
     assert "/var/log/postern/*.log" in configured["/etc/logrotate.d/rsyslog"].splitlines()
     assert (
         "install --directory --mode=0750 --group=adm /var/log/postern"
         in configured["/usr/local/sbin/postern-setup"]
     )
+
+
+def test_the_report_is_made_each_minute_by_a_root_that_only_reads(
+    configured: dict[str, str],
+) -> None:
+    unit = configured["/etc/systemd/system/postern-report.service"].splitlines()
+
+    assert "OnCalendar=minutely" in configured["/etc/systemd/system/postern-report.timer"]
+    assert "start postern-report.timer" in configured["/usr/local/sbin/postern-setup"]
+    assert "ExecStart=/usr/local/sbin/postern-report --log" in unit
+    # SETUID and SETGID: to ask a receiver as sendmail's user. NET_ADMIN: to list the packet filter.
+    assert "CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SETGID CAP_SETUID" in unit
+    assert "ReadWritePaths=/run/postern /var/log/postern" in unit
+    for word in ("NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes"):
+        assert word in unit
 
 
 def test_the_mta_and_the_submission_program_refer_to_the_sending_domain(
