@@ -39,6 +39,9 @@ LONGEST_REPORT_ADDRESS: Final = 200
 LARGEST_SCRIPT_BYTES: Final = 1024 * 1024
 # Every boot checks the file system (e2fsck), within the 15 minutes that a deployment waits.
 LARGEST_QUEUE_GIB: Final = 512
+# Enough to say something, and what a field of AWS's form takes beside everything else.
+SHORTEST_USE_CASE: Final = 60
+LONGEST_USE_CASE: Final = 1000
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -310,6 +313,23 @@ class Host(_Settings):
         return self.extra_user_data.read_text("utf-8") if self.extra_user_data else None
 
 
+class Mail(_Settings):
+    """What is sent, in the words that AWS reads before it opens port 25."""
+
+    use_case: str | None = None
+
+    @field_validator("use_case")
+    @classmethod
+    def _check_use_case(cls, text: str) -> str:
+        text = " ".join(text.split())
+        if not SHORTEST_USE_CASE <= len(text) <= LONGEST_USE_CASE:
+            raise _invalid(
+                f"has {len(text)} characters; write {SHORTEST_USE_CASE} to {LONGEST_USE_CASE}, a "
+                "paragraph that says who gets which mail and why, and how much a day"
+            )
+        return text
+
+
 class ElasticIp(_Settings):
     """An address that exists already, whose reputation is worth keeping."""
 
@@ -370,6 +390,7 @@ class Environment(_Settings):
     dmarc: Dmarc
     network: Network
     host: Host
+    mail: Mail = Mail()
     elastic_ips: dict[str, ElasticIp] = {}
     queue_volumes: dict[str, QueueVolume] = {}
     tags: dict[str, str] = {}
@@ -623,6 +644,7 @@ _TABLES: Final[dict[str, type[_Settings]]] = {
     "dmarc": Dmarc,
     "network": Network,
     "host": Host,
+    "mail": Mail,
     "elastic_ips": ElasticIp,
     "queue_volumes": QueueVolume,
 }

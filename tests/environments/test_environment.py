@@ -46,6 +46,11 @@ FAULTS = {
         "account",
         "is missing; write it, environments/example.toml explains every key",
     ),
+    "use case that is a book": (
+        ("about 2,000 messages", "x" * 1000),
+        "mail.use_case",
+        "who gets which mail and why",
+    ),
     "missing key in a table": (("instance_type =", "# "), "host.instance_type", "is missing"),
     "account too short": (
         ('"111122223333"', '"11112222333"'),
