@@ -142,7 +142,7 @@ def finish_invocation(
         StandardErrorContent=_cut(stderr, STDERR_CHARACTERS),
         ExecutionEndDateTime=ssm._now_iso(),
         ExecutionElapsedTime=f"PT{time.monotonic() - began:.3f}S",
-        StatusDetails=status,
+        StatusDetails="ExecutionTimedOut" if status == "TimedOut" else status,
     )
     invocation["Status"] = status  # last: whoever sees the end must see all of it
     ssm._refresh_command_status(record)

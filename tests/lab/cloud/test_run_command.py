@@ -162,6 +162,7 @@ def test_what_the_agent_killed_timed_out(ssm: Any, machines: Machines, instance_
     told = outcome(ssm, machines, instance_id, exit_status=137, stdout="so far\n")
 
     assert (told["Status"], told["ResponseCode"]) == ("TimedOut", 137)
+    assert told["StatusDetails"] == "ExecutionTimedOut"
     assert told["StandardOutputContent"] == "so far\n"
     (command,) = ssm.list_commands(CommandId=told["CommandId"])["Commands"]
     assert (command["Status"], command["ErrorCount"]) == ("TimedOut", 1)
