@@ -169,7 +169,7 @@ def zone_files(
         REVERSE_ZONE: [f"{_reverse_name(ip)} 60 IN PTR {name}" for ip, name in reverse_dns],
         "example.net.": [
             *_receiver_zone("example.net", addresses.FIRST_RECEIVER_NAME, addresses.FIRST_RECEIVER),
-            # It takes DMARC reports about any domain (RFC 9990 section 4); example.org takes none.
+            # It takes DMARC reports about any domain (RFC 9990); example.org takes none.
             '*._report._dmarc.example.net. 60 IN TXT "v=DMARC1"',
         ],
         "example.org.": _receiver_zone(
