@@ -5,11 +5,13 @@ import typer
 import lab.cli
 import ops.addresses
 import ops.dkim
+import ops.port25_request
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(lab.cli.app, name="lab")
 app.add_typer(ops.dkim.app, name="dkim")
 app.add_typer(ops.addresses.app, name="addresses")
+app.command("port25-request")(ops.port25_request.request)
 
 
 @app.callback()
