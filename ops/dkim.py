@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ops import authoritative
-from ops.deployment import CannotTell, Deployment
+from ops import authoritative, run_command
+from ops.deployment import CannotTell, Deployment, MailHost
 from ops.environment_file import replace_dkim
 from ops.options import EnvironmentName, Json, console, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
@@ -27,6 +27,7 @@ from stacks.environment import Dkim
 QUEUE_LIFETIME: Final = timedelta(days=5)
 # For mail that a receiver took in time and that a mailbox's own server verifies later.
 MARGIN: Final = timedelta(days=2)
+REPORT: Final = "/usr/local/sbin/postern-report"
 _SETTLED: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 app = typer.Typer(no_args_is_help=True, help="DKIM keys: which one signs, and a new one's way in")
@@ -263,40 +264,68 @@ def _may_retire(deployment: Deployment, *, now: datetime) -> list[Finding]:
     signing = _signing_finding(deployment)
     if signing.verdict is not Verdict.FINE:
         return [signing]
-    needed = QUEUE_LIFETIME + MARGIN
     hosts = {host.zone: host for host in deployment.hosts()}
     findings = [signing]
     for zone in deployment.settings.availability_zones:
-        check = f"host in {zone}"
-        host = hosts.get(zone)
-        if host is None:
-            findings.append(
-                Finding(
-                    check=check,
-                    verdict=Verdict.UNKNOWN,
-                    evidence="none is in service; its queue may hold mail that the old key signed",
-                    remedy="Try again a week after its host is back.",
-                )
-            )
+        if zone in hosts:
+            findings += _host_findings(deployment, hosts[zone], now=now)
             continue
-        # Each host of a settled stack was launched with the settings that the stack has now.
-        ready = host.launched + needed
-        evidence = (
-            f"{host.instance_id} has signed with {deployment.settings.dkim.signing} since "
-            f"{_when(host.launched)}; older mail leaves its queue within {QUEUE_LIFETIME.days} days"
-        )
         findings.append(
-            Finding(check=check, verdict=Verdict.FINE, evidence=evidence)
-            if now >= ready
-            else Finding(
-                check=check,
-                verdict=Verdict.WRONG,
-                evidence=evidence,
-                remedy=f"Mail that the old key signed may be under way. {MARGIN.days} more days "
-                f"let receivers' own servers verify it: try again at {_when(ready)}.",
+            Finding(
+                check=f"host in {zone}",
+                verdict=Verdict.UNKNOWN,
+                evidence="none is in service; its queue may hold mail that the old key signed",
+                remedy="Try again a week after its host is back.",
             )
         )
     return findings
+
+
+def _host_findings(deployment: Deployment, host: MailHost, *, now: datetime) -> list[Finding]:
+    """Each host of a settled stack was launched with the settings that the stack has now."""
+    check = f"host in {host.zone}"
+    ready = host.launched + QUEUE_LIFETIME + MARGIN
+    evidence = (
+        f"{host.instance_id} has signed with {deployment.settings.dkim.signing} since "
+        f"{_when(host.launched)}; older mail leaves its queue within {QUEUE_LIFETIME.days} days"
+    )
+    if now < ready:
+        too_young = Finding(
+            check=check,
+            verdict=Verdict.WRONG,
+            evidence=evidence,
+            remedy=f"Mail that the old key signed may be under way. {MARGIN.days} more days let "
+            f"receivers' own servers verify it: try again at {_when(ready)}.",
+        )
+        return [too_young]
+    old_enough = Finding(check=check, verdict=Verdict.FINE, evidence=evidence)
+    return [old_enough, _queue_finding(deployment, host, now=now)]
+
+
+def _queue_finding(deployment: Deployment, host: MailHost, *, now: datetime) -> Finding:
+    """What an operator holds does not expire, and has the signature that it came with."""
+    check = f"queue in {host.zone}"
+    try:
+        report = run_command.run_json(deployment, host.instance_id, [REPORT])
+        held, oldest = report["held"], timedelta(seconds=report["oldest_age_seconds"])
+    except (CannotTell, KeyError) as error:
+        why = str(error) if isinstance(error, CannotTell) else f"the report has no {error}"
+        return Finding(
+            check=check,
+            verdict=Verdict.UNKNOWN,
+            evidence=why,
+            remedy="Try again when the host tells what is in its queue.",
+        )
+    evidence = f"{held} held, the oldest of the others {oldest} old"
+    if held or oldest > now - host.launched:
+        return Finding(
+            check=check,
+            verdict=Verdict.WRONG,
+            evidence=evidence,
+            remedy="Mail that the old key signed may be among it. Release or delete it first: "
+            f"postern queue list --environment {deployment.settings.name}",
+        )
+    return Finding(check=check, verdict=Verdict.FINE, evidence=evidence)
 
 
 def _signing_finding(deployment: Deployment) -> Finding:

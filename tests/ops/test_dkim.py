@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ops import authoritative, dkim
+from ops import authoritative, dkim, run_command
 from ops.authoritative import Server
 from ops.cli import app
 from ops.deployment import CannotTell, Deployment, MailHost, Resource, Stack
@@ -97,6 +97,7 @@ class World:
         }
         self.absence = 900
         self.kept_secrets: list[str] = []
+        self.report: dict[str, int] | CannotTell = {"held": 0, "oldest_age_seconds": 86_400}
 
     def deployment(self, file: Path) -> Deployed:
         return Deployed(
@@ -154,6 +155,11 @@ class World:
             ]
         }
 
+    def run_json(self, *_: Any) -> dict[str, int]:
+        if isinstance(self.report, CannotTell):
+            raise self.report
+        return self.report
+
     def txt_values(self, server: Server, _name: str) -> frozenset[bytes]:
         seen = self.seen[server.name]
         if isinstance(seen, CannotTell):
@@ -167,6 +173,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(authoritative, "servers", lambda _zone: SERVERS)
     monkeypatch.setattr(authoritative, "txt_values", world.txt_values)
     monkeypatch.setattr(authoritative, "absence_seconds", lambda _server, _zone: world.absence)
+    monkeypatch.setattr(run_command, "run_json", world.run_json)
     return world
 
 
@@ -300,6 +307,27 @@ def _young_host(world: World) -> None:
     world.launched["us-east-1b"] = datetime.now(UTC) - timedelta(days=6, hours=23)
 
 
+def _mail_held(world: World) -> None:
+    retiring(world)
+    world.report = {"held": 1, "oldest_age_seconds": 0}
+
+
+def _mail_from_before(world: World) -> None:
+    retiring(world)
+    world.launched["us-east-1b"] = datetime.now(UTC) - timedelta(days=8)
+    world.report = {"held": 0, "oldest_age_seconds": 9 * 86_400}
+
+
+def _no_report(world: World) -> None:
+    retiring(world)
+    world.report = CannotTell("Systems Manager does not reach i-us-east-1a")
+
+
+def _half_a_report(world: World) -> None:
+    retiring(world)
+    world.report = {"oldest_age_seconds": 0}
+
+
 def _zone_without_host(world: World) -> None:
     retiring(world)
     del world.launched["us-east-1b"]
@@ -354,6 +382,10 @@ def test_it_refuses_to_sign_with_a_key_the_world_cannot_see(
     ("harm", "exit_status", "said"),
     [
         (_young_host, 1, "i-us-east-1b"),
+        (_mail_held, 1, "1 held"),
+        (_mail_from_before, 1, "9 days"),
+        (_no_report, 2, "does not reach"),
+        (_half_a_report, 2, "has no 'held'"),
         (_zone_without_host, 2, "none is in service"),
         (_not_switched, 1, "the deployed hosts sign with s2026a, the file says s2026b"),
         (_no_output, 2, "deployed by an older version"),
