@@ -174,19 +174,29 @@ class Lab:
         Raises:
             CloudError: the deployment failed and was rolled back; the text has AWS's reasons.
         """
+        app = self.variant()
+        file = app / "environments" / ENVIRONMENT.name
+        file.with_name("extra-user-data").write_text(extra_user_data)
+        before, heading, after = file.read_text().partition("\n[host]\n")
+        if not heading or "extra_user_data" in after:
+            raise LabError(f"{ENVIRONMENT} must have a section [host] without extra_user_data.")
+        file.write_text(f'{before}{heading}extra_user_data = "extra-user-data"\n{after}')
+        self.deploy(app=app)
+
+    def variant(self) -> Path:
+        """A folder to deploy from, with `deploy(app=...)`: its environment's file is for editing.
+
+        It begins as a copy of the lab's, environments/lab.toml, anew with each call; the code is
+        this project's. The operator's commands work in it as in the project's own folder.
+        """
         app = self.places.state / "variant"
         environments = app / "environments"
         environments.mkdir(parents=True, exist_ok=True)
         for name in ("app.py", "cdk.json"):
             (app / name).unlink(missing_ok=True)
             (app / name).symlink_to(PROJECT / name)
-        (environments / "extra-user-data").write_text(extra_user_data)
-        before, heading, after = ENVIRONMENT.read_text().partition("\n[host]\n")
-        if not heading or "extra_user_data" in after:
-            raise LabError(f"{ENVIRONMENT} must have a section [host] without extra_user_data.")
-        settings = f'{before}{heading}extra_user_data = "extra-user-data"\n{after}'
-        (environments / ENVIRONMENT.name).write_text(settings)
-        self.deploy(app=app)
+        (environments / ENVIRONMENT.name).write_bytes(ENVIRONMENT.read_bytes())
+        return app
 
     def signals(self) -> list[str]:
         """What CloudFormation heard from instances, in the words of its events, oldest first."""
