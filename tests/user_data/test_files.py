@@ -119,7 +119,7 @@ def test_the_report_is_made_each_minute_by_a_root_that_only_reads(
     assert "ExecStart=/usr/local/sbin/postern-report --log" in unit
     # SETUID and SETGID: to ask a receiver as sendmail's user. NET_ADMIN: to list the packet filter.
     assert "CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SETGID CAP_SETUID" in unit
-    assert "ReadWritePaths=/run/postern /var/log/postern" in unit
+    assert "ReadWritePaths=/var/log/postern" in unit
     for word in ("NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes"):
         assert word in unit
 

@@ -26,7 +26,7 @@ def program(tmp_path: Path) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    for name in ("QUEUES", "RUN"):
+    for name in ("QUEUES", "STATE"):
         (tmp_path / name).mkdir()
         setattr(module, name, tmp_path / name)
     return module
@@ -151,7 +151,8 @@ def test_what_cannot_be_found_out_is_left_out_and_said(
 
 def test_the_age_of_the_dkim_key_is_in_days(program: ModuleType) -> None:
     made = datetime.now(UTC) - timedelta(days=190, hours=12)
-    (program.RUN / "dkim-key-created").write_text(f"{made.isoformat()}\n")
+    program.DKIM_KEY_CREATED = program.STATE / "created"
+    program.DKIM_KEY_CREATED.write_text(f"{made.isoformat()}\n")
 
     assert program.dkim_key() == {"dkim_key_age_days": 190.5}
 

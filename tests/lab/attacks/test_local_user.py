@@ -105,6 +105,8 @@ def listing(lab: Lab) -> str:
     [
         "/run/dkim-key/private.pem",
         "/var/log/mail.log",
+        "/var/log/postern/mail.log",
+        "/var/log/postern/report.log",
         "/var/spool/queue/mqueue",
         CLIENT_QUEUE,
         "/var/lib/sendmail/dead.letter",
