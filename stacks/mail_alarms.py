@@ -117,7 +117,8 @@ class MailAlarms(Construct):
             metric=self._metrics.metric("Port25Open", "Minimum", _MINUTES_5),
             threshold=1,
             comparison=_BELOW,
-            periods=3,
+            # The host looks every 15 minutes and reports what it saw last: so it looked twice.
+            periods=4,
             missing=_AS_IT_WAS,
         )
 

@@ -15,8 +15,9 @@ from tests.stacks.filter_patterns import matches, value
 
 CORPUS = sorted((Path(__file__).parent / "mail_log").glob("*.jsonl"))
 OUTCOMES = {"sent": "Sent", "deferred": "Deferred", "bounced": "Bounced"}
-# Neither is counted as a delivery: `queued` was not tried, `refused` never came in.
-OTHER_OUTCOMES = {"queued", "refused"}
+# None is a delivery: `queued` was not tried, `refused` never came in, `expired` was given up after
+# five days and had been counted as deferred at each try.
+OTHER_OUTCOMES = {"queued", "refused", "expired"}
 BOUNCED_BY_CLASS = {f"Bounced5{subject}" for subject in range(1, 8)} | {"BouncedOther"}
 REPORTED = {
     "QueueDepth": "queue_depth",

@@ -34,6 +34,7 @@ COMMANDS = {
     "queue delete",
     "send-test",
     "dkim rotate",
+    "dkim status",
     "suppressions list",
     "suppressions add",
     "suppressions remove",
@@ -42,7 +43,7 @@ COMMANDS = {
     "port25-request",
 }
 
-QUERY_WORDS = {"fields", "filter", "stats", "sort", "limit", "display", "by", "as", "desc"}
+QUERY_WORDS = {"fields", "filter", "stats", "sort", "limit", "display", "by", "as", "desc", "in"}
 
 Alarm = dict[str, Any]
 
@@ -325,6 +326,19 @@ def test_queries_ask_for_what_the_log_has(example: Templates) -> None:
         unquoted = re.sub(r'"[^"]*"|@\w+|\.\d+', "", rest)
         words = set(re.findall(r"\b[a-z]\w*\b(?!\()", unquoted))
         assert words <= known | made | QUERY_WORDS, query
+
+
+# What it costs
+
+
+def test_the_readme_counts_what_one_zone_is_billed_for(assembly_of: AssemblyOf) -> None:
+    monitoring = assembly_of("lab").templates[STACK]
+    watched = [list(metrics_of(alarm)) for alarm in alarms(monitoring, "lab").values()]
+    billed = (
+        f"{len(filters(monitoring))} metrics at 0.30, "
+        f"alarms on {sum(map(len, watched))} metrics at 0.10, a dashboard at 3.00"
+    )
+    assert billed in (ROOT / "README.md").read_text("utf-8")
 
 
 # The other stacks
