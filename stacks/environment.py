@@ -42,6 +42,8 @@ LARGEST_QUEUE_GIB: Final = 512
 # Enough to say something, and what a field of AWS's form takes beside everything else.
 SHORTEST_USE_CASE: Final = 60
 LONGEST_USE_CASE: Final = 1000
+# A mailbox that is gone may be given to somebody else; a year is long for not asking again.
+LONGEST_SUPPRESSION_DAYS: Final = 365
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -330,6 +332,22 @@ class Mail(_Settings):
         return text
 
 
+class Suppressions(_Settings):
+    """For how many days a recipient that does not exist is not tried again; 0 is off."""
+
+    days: int = 30
+
+    @field_validator("days")
+    @classmethod
+    def _check_days(cls, days: int) -> int:
+        if not 0 <= days <= LONGEST_SUPPRESSION_DAYS:
+            raise _invalid(
+                f"{days} is no time to suppress a recipient for; write 1 to "
+                f"{LONGEST_SUPPRESSION_DAYS} days, or 0 to learn no recipient"
+            )
+        return days
+
+
 class ElasticIp(_Settings):
     """An address that exists already, whose reputation is worth keeping."""
 
@@ -391,6 +409,7 @@ class Environment(_Settings):
     network: Network
     host: Host
     mail: Mail = Mail()
+    suppressions: Suppressions = Suppressions()
     elastic_ips: dict[str, ElasticIp] = {}
     queue_volumes: dict[str, QueueVolume] = {}
     tags: dict[str, str] = {}
@@ -620,7 +639,8 @@ def _describe(fault: ErrorDetails) -> str:
             choices = _quoted(get_args(DmarcPolicy))
             message = f'"{fault["input"]}" is unknown; write one of {choices}'
         case "greater_than_equal" | "less_than_equal" | "int_type":
-            message = f"{fault['msg'].lower()}; write a whole number from 1 to {LARGEST_QUEUE_GIB}"
+            largest = LONGEST_SUPPRESSION_DAYS if key == "suppressions.days" else LARGEST_QUEUE_GIB
+            message = f"{fault['msg'].lower()}; write a whole number from 1 to {largest}"
         case "bool_type":
             message = "must be true or false, without quotes"
         case _:
@@ -645,6 +665,7 @@ _TABLES: Final[dict[str, type[_Settings]]] = {
     "network": Network,
     "host": Host,
     "mail": Mail,
+    "suppressions": Suppressions,
     "elastic_ips": ElasticIp,
     "queue_volumes": QueueVolume,
 }

@@ -69,6 +69,7 @@ class MailCell(Construct):
             stack_id=cdk.Stack.of(self).stack_id,
             signal_resource=group_id,
             architecture=settings.host.architecture,
+            suppression_days=settings.suppressions.days,
             extra_user_data=settings.host.read_extra_user_data(),
         )
         host_files = _host_files(self, user_data.archive(host))

@@ -48,6 +48,8 @@ class HostSettings:
     No program of the host uses `queue_volume_gib`: with it a larger volume changes the user data,
     which replaces the host, and the successor makes the file system as large.
 
+    `suppression_days` is for how long a recipient that does not exist is not tried again; 0 is off.
+
     `signal_resource` is the logical id of the Auto Scaling group that waits for this host's signal,
     `architecture` Debian's word ("amd64" or "arm64"), `extra_user_data` an executable script (with
     its `#!` line) that runs as root after the mail server works and before the self-test.
@@ -64,6 +66,7 @@ class HostSettings:
     stack_id: str
     signal_resource: str
     architecture: str
+    suppression_days: int
     extra_user_data: str | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +142,9 @@ _FILES = (
     _File("sendmail/sendmail.mc", "/etc/mail/sendmail.mc"),
     _File("sendmail/sendmail.service", f"{_UNITS}/sendmail.service"),
     _File("sendmail/submit.mc", "/etc/mail/submit.mc"),
+    _File("suppressions/postern-suppressions", "/usr/local/sbin/postern-suppressions", "0755"),
+    _File("suppressions/postern-suppressions.service", f"{_UNITS}/postern-suppressions.service"),
+    _File("suppressions/postern-suppressions.timer", f"{_UNITS}/postern-suppressions.timer"),
     _File("upgrades/unattended-upgrades", "/etc/apt/apt.conf.d/52postern"),
 )
 

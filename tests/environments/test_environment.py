@@ -240,6 +240,21 @@ FAULTS = {
         "host.queue_volume_gib",
         "write a whole number",
     ),
+    "suppressed for longer than a year": (
+        ("days = 30", "days = 366"),
+        "suppressions.days",
+        "write 1 to 365 days, or 0 to learn no recipient",
+    ),
+    "suppressed for a negative time": (
+        ("days = 30", "days = -1"),
+        "suppressions.days",
+        "write 1 to 365 days, or 0 to learn no recipient",
+    ),
+    "suppressed for a time in words": (
+        ("days = 30", 'days = "a month"'),
+        "suppressions.days",
+        "write a whole number from 1 to 365",
+    ),
     "no such script": (
         ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "gone.sh"'),
         "host.extra_user_data",

@@ -20,6 +20,7 @@ SETTINGS = user_data.HostSettings(
     stack_id="arn:aws:cloudformation:us-east-1:111122223333:stack/postern-example-MailHosts/1",
     signal_resource="CellUsEast1aAutoScalingGroup01234567",
     architecture="amd64",
+    suppression_days=30,
 )
 
 
