@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,13 +67,15 @@ class Deployment:
     """One environment's settings, and what AWS holds of it, asked when it is needed and once.
 
     Every method raises CannotTell when AWS can't be asked: without credentials, with those of
-    another account, or when a call is refused.
+    another account, or when a call is refused. Several threads may ask at once.
     """
 
     def __init__(self, settings: Environment) -> None:
         self.settings = settings
         self._session = boto3.Session(region_name=settings.region)
         self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()  # a boto3 session makes one client at a time
+        self._reading = threading.Lock()
 
     @classmethod
     def load(cls, name: str, *, folder: Path = ENVIRONMENTS) -> Deployment:
@@ -88,9 +91,10 @@ class Deployment:
 
     def client(self, service: str) -> Any:
         """A boto3 client in the environment's Region; see `asked` for its errors."""
-        if service not in self._clients:
-            self._clients[service] = self._session.client(service, config=_CONFIG)
-        return self._clients[service]
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._session.client(service, config=_CONFIG)
+            return self._clients[service]
 
     def call(self, service: str, method: str, **arguments: Any) -> dict[str, Any]:
         """The answer of one call.
@@ -122,9 +126,10 @@ class Deployment:
         Raises:
             NotDeployed: there is none.
         """
-        if stack not in self._stacks:
-            self._stacks[stack] = self._read_stack(stack)
-        return self._stacks[stack]
+        with self._reading:
+            if stack not in self._stacks:
+                self._stacks[stack] = self._read_stack(stack)
+            return self._stacks[stack]
 
     def hosts(self) -> list[MailHost]:
         """The mail hosts in service, by zone; raises NotDeployed, or CannotTell when none runs."""
@@ -194,6 +199,8 @@ class Deployment:
                     changed=resource["LastUpdatedTimestamp"],
                 )
                 for resource in resources
+                # One that was removed from the template and kept is not the stack's any more.
+                if resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
             ],
         )
 
