@@ -7,9 +7,11 @@ import ops.addresses
 import ops.dkim
 import ops.port25_request
 import ops.queue
+import ops.doctor.command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(lab.cli.app, name="lab")
+app.command()(ops.doctor.command.doctor)
 app.add_typer(ops.dkim.app, name="dkim")
 app.add_typer(ops.addresses.app, name="addresses")
 app.command("port25-request")(ops.port25_request.request)
