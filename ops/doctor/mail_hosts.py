@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from ops.deployment import CannotTell, MailHost
 from ops.doctor.dkim import same_key
 from ops.doctor.facts import Facts
-from ops.run_command import run, run_json
+from ops.run_command import run
 from ops.verdicts import Finding, Verdict
 
 REPORT = ("/usr/local/sbin/postern-report", "--probe")
@@ -194,18 +195,35 @@ def _host(facts: Facts, host: MailHost, information: Mapping[str, Any]) -> Itera
         evidence=f"Systems Manager: Online, version {information.get('AgentVersion', 'unknown')}",
     )
     with ThreadPoolExecutor() as executor:
-        report = executor.submit(
-            run_json, facts.deployment, host.instance_id, REPORT, seconds=REPORT_SECONDS
-        )
+        report = executor.submit(_report, facts, host)
         identity = executor.submit(_identity, facts, host)
     try:
         yield from _identity_findings(facts, prefix, identity.result())
     except CannotTell as failure:
         yield _untold(f"{prefix}: identity", str(failure), host)
     try:
-        yield from _report_findings(facts, prefix, host, report.result())
+        yield from _report_findings(facts, prefix, host, *report.result())
     except CannotTell as failure:
         yield _untold(f"{prefix}: report", str(failure), host)
+
+
+def _report(facts: Facts, host: MailHost) -> tuple[dict[str, Any], str]:
+    """The host's report, and why something is left out of it, if the host says."""
+    output = run(facts.deployment, host.instance_id, REPORT, seconds=REPORT_SECONDS)
+    try:
+        report = json.loads(output.stdout)
+    except json.JSONDecodeError:
+        report = None
+    if not isinstance(report, dict):
+        said = output.stderr.strip() or output.stdout.strip()
+        raise CannotTell(f"postern-report ended with status {output.exit_status}: {said[:500]}")
+    # A part that fails costs the report that part only.
+    problems = [
+        line.removeprefix("postern-report: ")
+        for line in output.stderr.splitlines()
+        if line.startswith("postern-report: ")
+    ]
+    return report, "; ".join(problems)
 
 
 def _identity(facts: Facts, host: MailHost) -> dict[str, str]:
@@ -301,14 +319,14 @@ def _key(facts: Facts, prefix: str, told: Mapping[str, str]) -> Finding:
 
 
 def _report_findings(
-    facts: Facts, prefix: str, host: MailHost, report: Mapping[str, Any]
+    facts: Facts, prefix: str, host: MailHost, report: Mapping[str, Any], problems: str
 ) -> Iterator[Finding]:
     names = {"environment": facts.settings.name, "instance": host.instance_id}
     for reading in READINGS:
         check = f"{prefix}: {reading.check}"
         value = report.get(reading.key)
         if value is None:
-            yield _untold(check, f"the host could not find it out ({reading.key})", host)
+            yield _untold(check, _left_out(reading.key, problems), host)
             continue
         wrong = reading.wrong(value)
         yield Finding(
@@ -317,14 +335,22 @@ def _report_findings(
             evidence=reading.shown(report),
             remedy=reading.remedy.format(**names) if wrong else "",
         )
-    yield _reboot(prefix, host, report)
-    yield _agents(prefix, host, report)
+    if "pending_reboot" in report:
+        yield _reboot(f"{prefix}: pending reboot", host, report)
+    else:
+        yield _untold(f"{prefix}: pending reboot", _left_out("pending_reboot", problems), host)
+    if "agents" in report:
+        yield _agents(f"{prefix}: agents", report["agents"])
+    else:
+        yield _untold(f"{prefix}: agents", _left_out("agents", problems), host)
 
 
-def _reboot(prefix: str, host: MailHost, report: Mapping[str, Any]) -> Finding:
-    check = f"{prefix}: pending reboot"
-    if "pending_reboot" not in report:
-        return _untold(check, "the host could not find it out (pending_reboot)", host)
+def _left_out(key: str, problems: str) -> str:
+    evidence = f"the host could not find it out ({key})"
+    return f"{evidence}; it says: {problems}" if problems else evidence
+
+
+def _reboot(check: str, host: MailHost, report: Mapping[str, Any]) -> Finding:
     if not report["pending_reboot"]:
         return Finding(check=check, verdict=Verdict.FINE, evidence="none")
     return Finding(
@@ -336,11 +362,7 @@ def _reboot(prefix: str, host: MailHost, report: Mapping[str, Any]) -> Finding:
     )
 
 
-def _agents(prefix: str, host: MailHost, report: Mapping[str, Any]) -> Finding:
-    check = f"{prefix}: agents"
-    versions = report.get("agents")
-    if versions is None:
-        return _untold(check, "the host could not find it out (agents)", host)
+def _agents(check: str, versions: Mapping[str, str]) -> Finding:
     missing = [agent for agent in AGENTS if agent not in versions]
     evidence = ", ".join(f"{agent} {version}" for agent, version in sorted(versions.items()))
     return Finding(
