@@ -35,6 +35,7 @@ CHECKS: dict[str, Check] = {
     "Settings and SendingIdentity": stacks_as_set.check_identity,
     "Settings and mail hosts": stacks_as_set.check_mail_hosts,
     "DNS records": dns_records.check_records,
+    "Delegation": dns_records.check_delegation,
     "Null MX": dns_records.check_null_mx,
     "Addresses": addresses.check_addresses,
     "SPF": spf.check_spf,

@@ -77,6 +77,8 @@ class Dns:
 
         The strings of a TXT record are joined (RFC 7208 section 3.3), names have no final dot.
 
+        Not `recursive`: as of a server that has to know by itself.
+
         Raises:
             CannotTell: no answer came, or one that is neither records nor "there is none".
         """
@@ -88,6 +90,8 @@ class Dns:
             raise CannotTell(
                 f"{server} answered {dns.rcode.to_text(answer.rcode())} for {name} {record_type}"
             )
+        if not recursive and not answer.flags & dns.flags.AA:
+            raise CannotTell(f"{server} does not answer for {name} with authority")
         assert isinstance(answer, dns.message.QueryMessage)
         try:
             records = answer.resolve_chaining().answer

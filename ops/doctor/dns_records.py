@@ -23,6 +23,32 @@ def check_records(facts: Facts) -> Iterator[Finding]:
         yield from executor.map(lambda record: _everywhere(facts, record), facts.records)
 
 
+def check_delegation(facts: Facts) -> Iterator[Finding]:
+    """The world asks the servers of this hosted zone and no others."""
+    zone = facts.settings.hosted_zone
+    answer = facts.deployment.call("route53", "get_hosted_zone", Id=zone.id)
+    own_names = sorted(
+        name.rstrip(".") for name in answer.get("DelegationSet", {}).get("NameServers", [])
+    )
+    # By address, since a zone may give Amazon's servers names of its own.
+    own = {address for name in own_names for address in facts.dns.ask_public(name, "A")}
+    servers = facts.servers()
+    foreign = sorted({server.name for server in servers if server.address not in own})
+    names = ", ".join(sorted({server.name for server in servers}))
+    yield Finding(
+        check="Delegation",
+        verdict=Verdict.WRONG if foreign else Verdict.FINE,
+        evidence=f"the world asks {names} for {zone.name}"
+        + (
+            f"; of these {', '.join(foreign)} do not serve hosted zone {zone.id}" if foreign else ""
+        ),
+        remedy=f"At the registrar, or in the parent zone's NS record, name {', '.join(own_names)} "
+        "and no others, or write the id of the hosted zone that the world asks."
+        if foreign
+        else "",
+    )
+
+
 def check_null_mx(facts: Facts) -> Iterator[Finding]:
     """No null MX: it tells receivers that mail from this domain can't be answered (RFC 7505)."""
     domain = facts.settings.sending_domain

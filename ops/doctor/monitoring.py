@@ -81,6 +81,14 @@ def check_subscriptions(facts: Facts) -> Iterator[Finding]:
                 "no-reply@sns.amazonaws.com, valid three days) is followed. To get a new one: aws "
                 f"sns subscribe --topic-arn {arn} --protocol email --notification-endpoint ADDRESS",
             )
+        elif facts.settings.alert_address not in (s["Endpoint"] for s in subscriptions):
+            yield Finding(
+                check=check,
+                verdict=Verdict.WRONG,
+                evidence=f"{facts.settings.alert_address} of {facts.settings.file} is not told",
+                remedy=f"Deploy Monitoring: cdk --context environment={facts.settings.name} deploy "
+                f"'{facts.settings.name}/*'",
+            )
         else:
             endpoints = ", ".join(subscription["Endpoint"] for subscription in subscriptions)
             yield Finding(check=check, verdict=Verdict.FINE, evidence=endpoints)

@@ -89,8 +89,16 @@ def check_identity(facts: Facts) -> Iterator[Finding]:
 
 
 def check_mail_hosts(facts: Facts) -> Iterator[Finding]:
-    """In each zone one host of the type that the settings name."""
+    """The hosts sign as set, and in each zone there is one, of the type that is set."""
     settings = facts.settings
+    stack = facts.deployment.stack("MailHosts")
+    yield _compared(
+        facts,
+        "Signing selector",
+        wanted=settings.dkim.signing,
+        deployed=stack.outputs.get("SigningSelector", ""),
+        stack=stack,
+    )
     hosts = facts.hosts()
     running = sorted(host.zone for host in hosts)
     wanted = sorted(settings.availability_zones)

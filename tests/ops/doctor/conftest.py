@@ -60,6 +60,7 @@ class World:
     """
 
     answers: dict[str, dict[tuple[str, str], list[str]]] = field(default_factory=dict)
+    lame: set[str] = field(default_factory=set)
     failures: dict[str | tuple[str, str], CannotTell | dns.rcode.Rcode] = field(
         default_factory=dict
     )
@@ -71,6 +72,8 @@ class World:
         # Only a resolver asks on others' behalf.
         assert bool(question.flags & dns.flags.RD) == (address not in SERVERS.values())
         response = dns.message.make_response(question)
+        if address in SERVERS.values() and address not in self.lame:
+            response.flags |= dns.flags.AA
         failure = self.failures.get((address, name), self.failures.get(address))
         if isinstance(failure, CannotTell):
             raise failure
@@ -329,7 +332,7 @@ def _stacks() -> dict[str, Any]:
         },
         "MailHosts": {
             "status": "UPDATE_COMPLETE",
-            "outputs": {},
+            "outputs": {"SigningSelector": "s2026a"},
             "resources": [
                 ("AWS::AutoScaling::AutoScalingGroup", f"group-{zone}") for zone in ADDRESSES
             ],
@@ -408,6 +411,10 @@ def _aws(stacks: dict[str, Any], record_sets: dict[tuple[str, str], list[str]]) 
         ("cloudformation", "list_stack_resources"): list_stack_resources,
         ("route53", "list_resource_record_sets"): list_resource_record_sets,
         ("secretsmanager", "describe_secret"): describe_secret,
+        ("route53", "get_hosted_zone"): {
+            "HostedZone": {"Id": "Z", "Name": "example.com.", "CallerReference": "x"},
+            "DelegationSet": {"NameServers": list(SERVERS)},
+        },
         ("ec2", "describe_addresses"): {
             "Addresses": [
                 {
@@ -502,7 +509,7 @@ def _aws(stacks: dict[str, Any], record_sets: dict[tuple[str, str], list[str]]) 
             "Subscriptions": [
                 {
                     "SubscriptionArn": "arn:aws:sns:us-east-1:111122223333:alerts:1",
-                    "Endpoint": "alerts@example.com",
+                    "Endpoint": "operations@example.com",
                 }
             ]
         },

@@ -98,3 +98,26 @@ def test_a_null_mx_is_wrong_and_no_mx_is_not(patient: Patient) -> None:
     patient.world.fail(CannotTell("no answer"))
     with pytest.raises(CannotTell):
         patient.look(dns_records.check_null_mx)
+
+
+def test_a_zone_that_is_delegated_elsewhere_is_wrong(patient: Patient) -> None:
+    patient.aws.answers["route53", "get_hosted_zone"]["DelegationSet"]["NameServers"] = [
+        "ns-1.example.net"
+    ]
+    finding = patient.look(dns_records.check_delegation)["Delegation"]
+    assert finding.verdict is Verdict.WRONG
+    assert "of these ns-2.example.net do not serve" in finding.evidence
+    assert "name ns-1.example.net and no others" in finding.remedy
+
+
+def test_amazons_servers_under_names_of_ones_own_are_the_hosted_zones(patient: Patient) -> None:
+    patient.world.publish("example.com", "NS", "dns.example.com.")
+    patient.world.publish("dns.example.com", "A", SECOND)
+    assert patient.look(dns_records.check_delegation)["Delegation"].verdict is Verdict.FINE
+
+
+def test_a_server_without_authority_tells_nothing(patient: Patient) -> None:
+    patient.world.lame.add(SECOND)
+    finding = patient.look(dns_records.check_records)["A record"]
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "with authority" in finding.evidence

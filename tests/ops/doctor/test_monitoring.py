@@ -56,6 +56,10 @@ def test_more_alarms_than_fit_one_call_are_all_asked_for(patient: Patient) -> No
             "alerts@example.com has not confirmed",
         ),
         ([], "nobody is subscribed"),
+        (
+            [{"SubscriptionArn": "arn:aws:sns:x", "Endpoint": "former@example.com"}],
+            "operations@example.com of",
+        ),
     ],
 )
 def test_an_alert_that_reaches_nobody_is_wrong(

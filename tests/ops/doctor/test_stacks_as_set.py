@@ -52,6 +52,14 @@ def test_another_domain_or_other_selectors_than_deployed_are_wrong(patient: Pati
     assert "s2026a, s2026b" in found["Selectors"].evidence
 
 
+def test_a_selector_that_is_set_to_sign_and_not_deployed_is_wrong(patient: Patient) -> None:
+    dkim = patient.settings.dkim.model_copy(update={"signing": "s2026b"})
+    patient.settings = changed(patient.settings, dkim=dkim)
+    finding = patient.look(stacks_as_set.check_mail_hosts)["Signing selector"]
+    assert finding.verdict is Verdict.WRONG
+    assert "postern-example-MailHosts has s2026a" in finding.evidence
+
+
 def test_each_zone_has_an_address_and_a_named_one_is_used(patient: Patient) -> None:
     settings = patient.settings
     patient.settings = changed(settings, availability_zones=("us-east-1a",))
