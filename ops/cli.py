@@ -8,6 +8,7 @@ import ops.dkim
 import ops.port25_request
 import ops.queue
 import ops.doctor.command
+import ops.send_test
 import ops.suppressions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -18,6 +19,7 @@ app.add_typer(ops.addresses.app, name="addresses")
 app.command("port25-request")(ops.port25_request.request)
 app.add_typer(ops.queue.app, name="queue")
 app.add_typer(ops.suppressions.app, name="suppressions")
+app.command("send-test")(ops.send_test.send_test)
 
 
 @app.callback()

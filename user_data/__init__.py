@@ -118,6 +118,7 @@ _FILES = (
     _File("opendkim/opendkim.conf", "/etc/opendkim.conf"),
     _File("opendkim/opendkim.service", f"{_UNITS}/opendkim.service"),
     _File("operations/postern-queue", "/usr/local/sbin/postern-queue", "0755"),
+    _File("operations/postern-send-test", "/usr/local/sbin/postern-send-test", "0755"),
     _File("packet_filter/packet-filter.nft", "/etc/postern/packet-filter.nft"),
     _File(
         "packet_filter/systemd-networkd.conf",
