@@ -5,9 +5,9 @@ import typer
 import lab.cli
 import ops.addresses
 import ops.dkim
+import ops.doctor.command
 import ops.port25_request
 import ops.queue
-import ops.doctor.command
 import ops.send_test
 import ops.suppressions
 
