@@ -149,10 +149,12 @@ def test_what_cannot_be_found_out_is_left_out_and_said(
     assert problems == ["queues: OSError('the disk is gone')"]
 
 
-def test_the_age_of_the_dkim_key_is_in_days(program: ModuleType) -> None:
+def test_the_age_of_the_dkim_key_is_in_days(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made = datetime.now(UTC) - timedelta(days=190, hours=12)
-    program.DKIM_KEY_CREATED = program.STATE / "created"
-    program.DKIM_KEY_CREATED.write_text(f"{made.isoformat()}\n")
+    (tmp_path / "created").write_text(f"{made.isoformat()}\n")
+    monkeypatch.setattr(program, "DKIM_KEY_CREATED", tmp_path / "created")
 
     assert program.dkim_key() == {"dkim_key_age_days": 190.5}
 
