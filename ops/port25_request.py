@@ -51,7 +51,7 @@ _CLAIMS: Final[dict[Language, dict[str, str]]] = {
         "own-senders": "메일은 같은 호스트에서 실행되는 당사 애플리케이션만 접수하며, 발신 주소가 "
         "$domain 도메인이 아니면 거부됩니다.",
         "spf": "SPF 레코드는 위 주소만 허용하고 나머지는 모두 거부합니다: $record",
-        "dkim": "2048비트 DKIM 공개 키가 $name 에 게시되어 있습니다.",
+        "dkim": "2048비트 DKIM 공개 키가 ${name}에 게시되어 있습니다.",
         "signed": "모든 메일은 DKIM 서명 후에 발송되며, 서명할 수 없는 메일은 호스트에 남습니다.",
         "dmarc": "엄격한 정렬(strict alignment)과 p=$policy 정책으로 DMARC 레코드를 게시했으며, "
         "보고서는 $reports 주소로 받습니다.",
@@ -81,14 +81,14 @@ $claims
 Complaints about this mail reach us at $postmaster.
 """,
     Language.KOREAN: """\
-계정 $account 의 $region 리전에서 아웃바운드 25번 포트 제한을 해제해 주시기 바랍니다.
+계정 ${account}의 $region 리전에서 아웃바운드 25번 포트 제한을 해제해 주시기 바랍니다.
 
 발송하는 메일
 $use_case
 
 발송 위치
 NAT 게이트웨이 뒤의 EC2에서 직접 운영하는 메일 서버입니다. 호스트 이름, HELO 이름, 발신 도메인,
-역방향 DNS가 모두 $domain 으로 일치합니다.
+역방향 DNS가 모두 같은 이름($domain)입니다.
 탄력적 IP 주소와 역방향 DNS:
 $addresses
 
@@ -111,7 +111,7 @@ _STEPS: Final[dict[Language, tuple[str, ...]]] = {
         "When port 25 is open, for this account and Region only, run: $doctor",
     ),
     Language.KOREAN: (
-        "계정 $account 로 AWS 콘솔에 로그인합니다.",
+        "AWS 콘솔에 로그인합니다(계정 $account).",
         "“Request to remove email sending limitations” 양식을 엽니다: $form",
         "답변을 받을 이메일 주소를 입력합니다.",
         "위의 글을 사용 사례 설명란에 붙여 넣습니다.",
@@ -123,6 +123,8 @@ _STEPS: Final[dict[Language, tuple[str, ...]]] = {
     ),
 }
 
+# In characters; a Korean one is as wide as two others.
+_WIDTHS: Final = {Language.ENGLISH: 96, Language.KOREAN: 60}
 _HEADINGS: Final = {Language.ENGLISH: "WHAT TO DO", Language.KOREAN: "진행 순서"}
 
 
@@ -196,18 +198,20 @@ def text(
         region=settings.region,
         domain=settings.sending_domain,
         postmaster=settings.postmaster,
-        use_case=_wrapped(settings.mail.use_case or ""),
+        use_case=_wrapped(settings.mail.use_case or "", language=Language.ENGLISH),
         addresses="\n".join(
             f"  {address}  {found or none}" for address, found in addresses.items()
         ),
-        claims="\n".join(_wrapped(sentence, bullet="- ") for sentence in sentences),
+        claims="\n".join(
+            _wrapped(sentence, language=language, bullet="- ") for sentence in sentences
+        ),
     )
 
 
-def _wrapped(sentence: str, *, bullet: str = "") -> str:
+def _wrapped(sentence: str, *, language: Language, bullet: str = "") -> str:
     return textwrap.fill(
         sentence,
-        width=96,
+        width=_WIDTHS[language],
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
         break_long_words=False,
