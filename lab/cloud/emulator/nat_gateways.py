@@ -1,10 +1,11 @@
 """NAT gateways: AWS::EC2::NatGateway, and the Elastic IP each one holds.
 
-ministack 1.5.33 has the EC2 actions, but no CloudFormation type, does not associate the address and
-describes every gateway without one.
+ministack 1.5.33 has the EC2 actions, but no CloudFormation type, does not associate the address,
+describes every gateway without one and publishes no metric of it.
 """
 
 import re
+import time
 
 from lab.cloud.emulator.upstream import (
     EC2_ACTIONS,
@@ -14,6 +15,7 @@ from lab.cloud.emulator.upstream import (
     Properties,
     Resource,
     Response,
+    cloudwatch,
     ec2,
     ec2_error,
     ec2_request,
@@ -52,7 +54,23 @@ def create_nat_gateway(original: Handler, parameters: Parameters) -> Response:
     answer = original(parameters)
     gateway_id = element_text(answer[2].decode(), "natGatewayId")
     address["AssociationId"] = gateway_id.replace("nat-", "eipassoc-")
+    _publish_no_port_errors(gateway_id)
     return answer
+
+
+def _publish_no_port_errors(gateway_id: str) -> None:
+    """The metric of every gateway: AWS publishes it each minute, this once."""
+    cloudwatch._store_datum(
+        "AWS/NATGateway",
+        "ErrorPortAllocation",
+        {"NatGatewayId": gateway_id},
+        time.time(),
+        unit="Count",
+        value=0.0,
+        values=None,
+        counts=None,
+        stat_values=None,
+    )
 
 
 def delete_nat_gateway(original: Handler, parameters: Parameters) -> Response:

@@ -1,6 +1,7 @@
 """Elastic IPs, their reverse DNS and the NAT gateways that hold them behave as on AWS."""
 
 import ipaddress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -116,6 +117,17 @@ def test_a_nat_gateway_holds_the_address_it_was_given(cloud: Cloud, ec2: Any) ->
     held = gateway["NatGateways"][0]["NatGatewayAddresses"][0]
 
     assert held["PublicIp"] == stack.physical_id("Address")
+    now = datetime.now(UTC)
+    errors = cloud.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/NATGateway",
+        MetricName="ErrorPortAllocation",
+        Dimensions=[{"Name": "NatGatewayId", "Value": stack.physical_id("Gateway")}],
+        StartTime=now - timedelta(days=1),
+        EndTime=now,
+        Period=3600,
+        Statistics=["Sum"],
+    )
+    assert [point["Sum"] for point in errors["Datapoints"]] == [0.0]
     with pytest.raises(ClientError, match="in use"):
         ec2.release_address(AllocationId=held["AllocationId"])
     assert stack.delete() == "DELETE_COMPLETE"
