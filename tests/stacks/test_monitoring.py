@@ -95,6 +95,15 @@ def test_every_runbook_names_its_alarms(example: Templates) -> None:
         assert f"`postern-ENV-{re.sub('us-east-1[ab]$', 'ZONE', name)}`" in text, name
 
 
+def test_the_runbook_of_dead_units_has_every_unit_that_a_host_reports() -> None:
+    program = (ROOT / "user_data" / "report" / "postern-report").read_text("utf-8")
+    units = re.findall(r'^    "([a-z0-9-]+\.(?:service|timer|mount))",$', program, re.M)
+    runbook = (RUNBOOKS / "dead-units.md").read_text("utf-8")
+    assert len(units) > 10
+    for unit in (*units, "packet-filter"):
+        assert f"`{unit.removesuffix('.service')}`" in runbook, unit
+
+
 def test_what_an_alarm_or_a_runbook_tells_to_run_exists(example: Templates) -> None:
     texts = [alarm["AlarmDescription"] for alarm in alarms(example[STACK]).values()]
     texts += [path.read_text("utf-8") for path in RUNBOOKS.glob("*.md")]
