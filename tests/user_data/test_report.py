@@ -4,12 +4,15 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import socket
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dns.resolver
 import pytest
 
 import user_data
@@ -258,3 +261,64 @@ def test_port_25_is_blocked_only_when_nobody_can_be_connected_to(
 
     assert looked.get("port25_open") == judgement
     assert looked["port25_checked"]
+
+
+@pytest.mark.parametrize(
+    ("server", "found"),
+    [
+        (
+            [b"220 mx ESMTP\r\n", b"250-mx\r\n250-STARTTLS\r\n250 SIZE\r\n", b"221 bye\r\n"],
+            {"open": True, "words": "mx.example: 220 mx ESMTP", "tls": True},
+        ),
+        (
+            [b"220-mx\r\n220 ESMTP\r\n", b"250-mx\r\n250 SIZE\r\n", b"221 bye\r\n"],
+            {"open": True, "words": "mx.example: 220 mx", "tls": False},
+        ),
+        (
+            [b"220 mx\r\n", b"502 unknown\r\n", b"221 bye\r\n"],
+            {"open": True, "words": "mx.example: 220 mx", "tls": None},
+        ),
+        ([b"220 mx\r\n"], {"open": True, "words": "mx.example: 220 mx", "tls": None}),
+        (
+            [b"554 not you\r\n", b"221 bye\r\n"],
+            {"open": True, "words": "mx.example: 554 not you", "tls": None},
+        ),
+        ([b"hello\r\n"], {"open": None, "words": "mx.example: no SMTP greeting", "tls": None}),
+        ([], {"open": None, "words": "mx.example: connected, then Connection unexpectedly"}),
+    ],
+)
+def test_a_receiver_tells_whether_smtp_passes_and_tls_is_offered(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, server: list[bytes], found: Any
+) -> None:
+    class Mx:
+        preference, exchange = 10, "mx.example."
+
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        with theirs:
+            for answer in server:
+                theirs.sendall(answer)
+                if not theirs.recv(512):
+                    return
+
+    thread = threading.Thread(target=serve)
+    monkeypatch.setattr(
+        dns.resolver, "resolve", lambda _name, kind, **_: [Mx] if kind == "MX" else ["192.0.2.1"]
+    )
+    monkeypatch.setattr(program.socket, "create_connection", lambda *_, **__: ours)
+    thread.start()
+    answer = program.ask("example.com")
+    thread.join()
+
+    assert answer.pop("words").startswith(found.pop("words"))
+    assert answer == found
+
+
+def test_what_a_receiver_says_of_tls_is_told(program: ModuleType, asked: Asked) -> None:
+    for tls, told in ((True, 1), (False, 0)):
+        asked.answers = {name: {**OPEN, "tls": tls} for name in program.RECEIVERS}
+        assert program.port_25(probe=True)["port25_tls"] == told
+        assert program.port_25(probe=False)["port25_tls"] == told
+    asked.answers = {name: {**OPEN, "tls": None} for name in program.RECEIVERS}
+    assert "port25_tls" not in program.port_25(probe=True)
