@@ -3,7 +3,7 @@
 import pytest
 
 from lab.lab import Lab
-from tests.lab.postern import postern
+from tests.lab.laptop import postern_json
 
 pytestmark = pytest.mark.lab
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.lab
 def test_the_address_that_mail_leaves_from_is_in_use(lab: Lab) -> None:
     elastic_ip = lab.cloud.client("ec2").describe_addresses()["Addresses"][0]["PublicIp"]
 
-    status, told = postern(lab, "addresses")
+    status, told = postern_json(lab, "addresses")
 
     (address,) = told["addresses"]
     assert (status, told["verdict"]) == (0, "fine"), told
@@ -23,7 +23,7 @@ def test_the_address_that_mail_leaves_from_is_in_use(lab: Lab) -> None:
 def test_the_address_that_mail_leaves_from_is_not_released(lab: Lab) -> None:
     elastic_ip = lab.cloud.client("ec2").describe_addresses()["Addresses"][0]["PublicIp"]
 
-    status, told = postern(lab, "addresses", "release", elastic_ip, "--yes")
+    status, told = postern_json(lab, "addresses", "release", elastic_ip, "--yes")
 
     assert (status, "postern-lab-SendingIdentity" in told["error"]) == (1, True)
     held = lab.cloud.client("ec2").describe_addresses()["Addresses"]
@@ -31,7 +31,7 @@ def test_the_address_that_mail_leaves_from_is_not_released(lab: Lab) -> None:
 
 
 def test_the_port_25_request_says_what_the_host_and_the_hosted_zone_really_have(lab: Lab) -> None:
-    _status, told = postern(lab, "port25-request", "--language", "both")
+    _status, told = postern_json(lab, "port25-request", "--language", "both")
 
     verdicts = {finding["check"]: finding["verdict"] for finding in told["findings"]}
     for check in (

@@ -13,7 +13,7 @@ import pytest
 from lab.internet.verdict import faults
 from lab.lab import Lab
 from tests.lab.conftest import RECIPIENTS
-from tests.lab.postern import postern
+from tests.lab.laptop import postern_json
 from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.lab
@@ -62,18 +62,18 @@ def waiting_in_the_queue(lab: Lab) -> Iterator[str]:
 def test_every_message_verifies_before_during_and_after_a_rotation(lab: Lab, folder: Path) -> None:
     assert selectors(lab, send(lab)) == {OLD}
 
-    status, published = postern(lab, "dkim", "rotate", "--selector", NEW, folder=folder)
+    status, published = postern_json(lab, "dkim", "rotate", "--selector", NEW, folder=folder)
     assert (status, published["next"]["step"]) == (0, "publish"), published
 
     # Not before it is deployed.
-    status, refused = postern(lab, "dkim", "rotate", folder=folder)
+    status, refused = postern_json(lab, "dkim", "rotate", folder=folder)
     assert (status, refused["diff"]) == (1, "")
     assert "no key of this selector" in str(refused["findings"])
 
     # Nor before the whole world has it.
     lab.publish(["second-server-lags"])
     lab.deploy(app=folder)
-    status, refused = postern(lab, "dkim", "rotate", folder=folder)
+    status, refused = postern_json(lab, "dkim", "rotate", folder=folder)
     assert (status, refused["diff"]) == (1, "")
     verdicts = {finding["check"]: finding["verdict"] for finding in refused["findings"]}
     at_servers = {check: v for check, v in verdicts.items() if f"{NEW}._domainkey" in check}
@@ -83,7 +83,7 @@ def test_every_message_verifies_before_during_and_after_a_rotation(lab: Lab, fol
     lab.publish()
     assert selectors(lab, send(lab)) == {OLD}
 
-    status, signing = postern(lab, "dkim", "rotate", folder=folder)
+    status, signing = postern_json(lab, "dkim", "rotate", folder=folder)
     assert (status, signing["next"]["step"]) == (0, "sign"), signing
     with waiting_in_the_queue(lab) as signed_before:
         lab.deploy(app=folder)
@@ -92,6 +92,6 @@ def test_every_message_verifies_before_during_and_after_a_rotation(lab: Lab, fol
     assert selectors(lab, signed_after) == {NEW}
 
     # The old key stays as long as such mail may wait.
-    status, refused = postern(lab, "dkim", "rotate", folder=folder)
+    status, refused = postern_json(lab, "dkim", "rotate", folder=folder)
     assert (status, refused["next"]["step"], refused["diff"]) == (1, "retire", "")
     assert "under way" in str(refused["findings"])
