@@ -38,7 +38,7 @@ test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Every
 
 .PHONY: check
 check: lint ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (under a minute)
-	pytest -m 'not lab'
+	pytest -m 'not lab' --numprocesses auto --dist loadfile
 
 .PHONY: lint
 lint: .venv/.installed

@@ -124,6 +124,7 @@ _STEPS: Final[dict[Language, tuple[str, ...]]] = {
 }
 
 # In characters; a Korean one is as wide as two others.
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _WIDTHS: Final = {Language.ENGLISH: 96, Language.KOREAN: 60}
 _HEADINGS: Final = {Language.ENGLISH: "WHAT TO DO", Language.KOREAN: "진행 순서"}
 
@@ -189,7 +190,10 @@ def text(
     settings = deployment.settings
     none = {Language.ENGLISH: "none yet", Language.KOREAN: "아직 없음"}[language]
     sentences = [
-        Template(_CLAIMS[language][claim.name]).substitute(claim.values)
+        # A record stays on one line, to be compared and copied: these spaces are not wrapped at.
+        Template(_CLAIMS[language][claim.name]).substitute(
+            {key: value.replace(" ", _NO_BREAK) for key, value in claim.values.items()}
+        )
         for claim in known
         if claim.holds
     ]
@@ -216,7 +220,7 @@ def _wrapped(sentence: str, *, language: Language, bullet: str = "") -> str:
         subsequent_indent=" " * len(bullet),
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).replace(_NO_BREAK, " ")
 
 
 def _steps(deployment: Deployment, language: Language, addresses: Sequence[str]) -> list[str]:
