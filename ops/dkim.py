@@ -16,8 +16,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ops import authoritative, run_command
+from ops import hosted_zone, run_command
 from ops.deployment import CannotTell, Deployment, MailHost
+from ops.dns_answers import Dns, Server, zone_file_text
 from ops.environment_file import replace_dkim
 from ops.options import EnvironmentName, Json, console, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
@@ -141,7 +142,7 @@ def _may_publish(deployment: Deployment, new: str) -> list[Finding]:
     settings = deployment.settings.dkim
     deployed = _deployed_selectors(deployment)
     record = _record_name(deployment, new)
-    values = _hosted_zone_values(deployment, record)
+    values = hosted_zone.txt_values(deployment, record)
     return [
         Finding(
             check="selectors deployed",
@@ -173,7 +174,7 @@ def _may_sign(deployment: Deployment, new: str, *, now: datetime) -> list[Findin
             )
         ]
     key = Finding(check=f"key of {new}", verdict=Verdict.FINE, evidence="made by the stack")
-    values = _hosted_zone_values(deployment, record)
+    values = hosted_zone.txt_values(deployment, record)
     if not values:
         missing = Finding(
             check=f"{record} in the hosted zone",
@@ -187,15 +188,17 @@ def _may_sign(deployment: Deployment, new: str, *, now: datetime) -> list[Findin
     published = Finding(
         check=f"{record} in the hosted zone", verdict=Verdict.FINE, evidence=" ".join(values)
     )
-    servers = authoritative.servers(deployment.settings.hosted_zone.name)
-    at_servers = [_at_server(server, record, values) for server in servers]
-    return [key, published, *at_servers, _seen_long_enough(deployment, record, servers, now=now)]
+    dns = Dns()
+    servers = dns.servers_of(deployment.settings.hosted_zone.name)
+    at_servers = [_at_server(dns, server, record, values) for server in servers]
+    waited = _seen_long_enough(deployment, record, dns, servers, now=now)
+    return [key, published, *at_servers, waited]
 
 
-def _at_server(server: authoritative.Server, record: str, values: Sequence[str]) -> Finding:
+def _at_server(dns: Dns, server: Server, record: str, values: Sequence[str]) -> Finding:
     check = f"{record} at {server}"
     try:
-        seen = authoritative.txt_values(server, record)
+        seen = dns.ask(server, record, "TXT", recursive=False)
     except CannotTell as error:
         return Finding(
             check=check,
@@ -204,9 +207,9 @@ def _at_server(server: authoritative.Server, record: str, values: Sequence[str])
             remedy="Try again from a network that reaches it. If the server is gone, correct the "
             "zone's name servers at its registrar: receivers ask it too.",
         )
-    if seen == authoritative.joined(values):
+    if set(seen) == {zone_file_text(value, "TXT") for value in values}:
         return Finding(check=check, verdict=Verdict.FINE, evidence="as in the hosted zone")
-    shown = "; ".join(sorted(value.decode(errors="replace") for value in seen))
+    shown = "; ".join(seen)
     return Finding(
         check=check,
         verdict=Verdict.WRONG,
@@ -220,7 +223,8 @@ def _at_server(server: authoritative.Server, record: str, values: Sequence[str])
 def _seen_long_enough(
     deployment: Deployment,
     record: str,
-    servers: Sequence[authoritative.Server],
+    dns: Dns,
+    servers: Sequence[Server],
     *,
     now: datetime,
 ) -> Finding:
@@ -237,7 +241,7 @@ def _seen_long_enough(
         )
     zone = deployment.settings.hosted_zone.name
     try:
-        wait = timedelta(seconds=max(authoritative.absence_seconds(s, zone) for s in servers))
+        wait = timedelta(seconds=max(dns.absence_seconds(s, zone) for s in servers))
     except CannotTell as error:
         return Finding(
             check=check,
@@ -368,24 +372,6 @@ def _deployed_selectors(deployment: Deployment) -> set[str]:
 
 def _record_name(deployment: Deployment, selector: str) -> str:
     return f"{selector}._domainkey.{deployment.settings.sending_domain}"
-
-
-def _hosted_zone_values(deployment: Deployment, name: str) -> list[str]:
-    """The values of a TXT record in Route 53, quoted as there."""
-    answer = deployment.call(
-        "route53",
-        "list_resource_record_sets",
-        HostedZoneId=deployment.settings.hosted_zone.id,
-        StartRecordName=f"{name}.",
-        StartRecordType="TXT",
-        MaxItems="1",
-    )
-    return [
-        value["Value"]
-        for found in answer["ResourceRecordSets"]
-        if (found["Name"].rstrip("."), found["Type"]) == (name, "TXT")
-        for value in found.get("ResourceRecords", [])
-    ]
 
 
 # The commands

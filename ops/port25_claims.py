@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops import run_command
+from ops import hosted_zone, run_command
 from ops.deployment import CannotTell, Deployment, NotDeployed
+from ops.dns_answers import zone_file_text
 from ops.verdicts import Finding, Verdict
 
 # The length of a 2048-bit RSA public key as DKIM publishes it (SubjectPublicKeyInfo, RFC 5280).
@@ -91,26 +92,9 @@ def _claim(deployment: Deployment, name: str, check: str, look: Callable[[], _Se
     return Claim(name=name, finding=finding, values=values)
 
 
-def txt_record(deployment: Deployment, name: str) -> list[str]:
-    """The values of a TXT record in the hosted zone, each one's strings joined."""
-    answer = deployment.call(
-        "route53",
-        "list_resource_record_sets",
-        HostedZoneId=deployment.settings.hosted_zone.id,
-        StartRecordName=f"{name}.",
-        StartRecordType="TXT",
-        MaxItems="1",
-    )
-    return [
-        "".join(re.findall(r'"([^"]*)"', value["Value"]))
-        for found in answer["ResourceRecordSets"]
-        if (found["Name"].rstrip("."), found["Type"]) == (name, "TXT")
-        for value in found.get("ResourceRecords", [])
-    ]
-
-
 def _the_record(deployment: Deployment, name: str) -> str:
-    values = txt_record(deployment, name)
+    held = hosted_zone.txt_values(deployment, name)
+    values = [zone_file_text(value, "TXT") for value in held]
     if len(values) != 1:
         raise _Untrue(f"{name} has {len(values)} TXT records: {'; '.join(values) or 'none'}")
     return values[0]

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dns.exception import DNSException
 
 from ops.deployment import CannotTell, Deployment
+from ops.dns_answers import Dns
 from ops.doctor import (
     addresses,
     blocklists,
@@ -23,7 +24,6 @@ from ops.doctor import (
     spf,
     stacks_as_set,
 )
-from ops.doctor.dns_answers import Dns
 from ops.doctor.facts import Facts
 from ops.doctor.untold import untold
 from ops.verdicts import Finding

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ops.deployment import CannotTell
-from ops.doctor.dns_answers import Dns
+from ops.dns_answers import Dns
 from ops.doctor.facts import Facts
 from ops.verdicts import Finding, Verdict
 

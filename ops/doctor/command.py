@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from ops import options, verdicts
 from ops.deployment import CannotTell, Deployment
+from ops.dns_answers import PUBLIC_RESOLVERS, Dns
 from ops.doctor import examine
-from ops.doctor.dns_answers import PUBLIC_RESOLVERS, Dns
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, overall
 from stacks.environment import InvalidEnvironment
 

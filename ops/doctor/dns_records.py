@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ops.deployment import CannotTell
-from ops.doctor.dns_answers import Server
+from ops.dns_answers import Server
 from ops.doctor.facts import Facts, Record
 from ops.verdicts import Finding, Verdict
 

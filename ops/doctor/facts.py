@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ops import hosted_zone
 from ops.deployment import CannotTell, Deployment, MailHost
-from ops.doctor.dns_answers import Dns, Server, zone_file_text
+from ops.dns_answers import Dns, Server, zone_file_text
 
 T = TypeVar("T")
 
@@ -136,23 +137,8 @@ class Facts:
         return {record: self._read_record_set(record) for record in self.records}
 
     def _read_record_set(self, record: Record) -> tuple[str, ...]:
-        # One by one, since a zone may have ten thousand others.
-        answer = self.deployment.call(
-            "route53",
-            "list_resource_record_sets",
-            HostedZoneId=self.settings.hosted_zone.id,
-            StartRecordName=record.name,
-            StartRecordType=record.record_type,
-            MaxItems="1",
-        )
-        for found in answer["ResourceRecordSets"]:
-            if (found["Name"], found["Type"]) == (f"{record.name}.", record.record_type):
-                if alias := found.get("AliasTarget"):
-                    return (f"an alias of {alias['DNSName']}",)
-                return tuple(
-                    sorted(
-                        zone_file_text(value["Value"], record.record_type)
-                        for value in found["ResourceRecords"]
-                    )
-                )
-        return ()
+        found = hosted_zone.record_set(self.deployment, record.name, record.record_type)
+        if alias := found.get("AliasTarget"):
+            return (f"an alias of {alias['DNSName']}",)
+        values = (value["Value"] for value in found.get("ResourceRecords", []))
+        return tuple(sorted(zone_file_text(value, record.record_type) for value in values))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ops import authoritative, dkim, run_command
-from ops.authoritative import Server
+from ops import dkim, run_command
 from ops.cli import app
 from ops.deployment import CannotTell, Deployment, MailHost, Resource, Stack
 from ops.dkim import NoPlan, Step, next_selector, plan
+from ops.dns_answers import Dns, Server, zone_file_text
 from ops.verdicts import Verdict, overall
 from stacks.environment import Dkim, load
 from tests.ops.deployed import LONG_AGO, Deployed, resource, write_environment
@@ -92,8 +92,8 @@ class World:
         self.signing: str | None = "s2026a"
         self.status = "UPDATE_COMPLETE"
         self.launched = dict.fromkeys(("us-east-1a", "us-east-1b"), LONG_AGO)
-        self.seen: dict[str, frozenset[bytes] | CannotTell] = {
-            server.name: authoritative.joined([RECORD]) for server in SERVERS
+        self.seen: dict[str, tuple[str, ...] | CannotTell] = {
+            server.name: (zone_file_text(RECORD, "TXT"),) for server in SERVERS
         }
         self.absence = 900
         self.kept_secrets: list[str] = []
@@ -160,7 +160,10 @@ class World:
             raise self.report
         return self.report
 
-    def txt_values(self, server: Server, _name: str) -> frozenset[bytes]:
+    def ask(
+        self, server: Server, _name: str, record_type: str, *, recursive: bool
+    ) -> tuple[str, ...]:
+        assert (record_type, recursive) == ("TXT", False)
         seen = self.seen[server.name]
         if isinstance(seen, CannotTell):
             raise seen
@@ -170,9 +173,9 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(authoritative, "servers", lambda _zone: SERVERS)
-    monkeypatch.setattr(authoritative, "txt_values", world.txt_values)
-    monkeypatch.setattr(authoritative, "absence_seconds", lambda _server, _zone: world.absence)
+    monkeypatch.setattr(Dns, "servers_of", lambda _dns, _zone: SERVERS)
+    monkeypatch.setattr(Dns, "ask", lambda _dns, *asked, **how: world.ask(*asked, **how))
+    monkeypatch.setattr(Dns, "absence_seconds", lambda _dns, _server, _zone: world.absence)
     monkeypatch.setattr(run_command, "run_json", world.run_json)
     return world
 
@@ -287,11 +290,11 @@ def _record_removed(world: World) -> None:
 
 
 def _server_without(world: World) -> None:
-    world.seen["ns-2.example"] = frozenset()
+    world.seen["ns-2.example"] = ()
 
 
 def _server_with_another(world: World) -> None:
-    world.seen["ns-2.example"] = frozenset({b"v=DKIM1; k=rsa; p=BBBB"})
+    world.seen["ns-2.example"] = ("v=DKIM1; k=rsa; p=BBBB",)
 
 
 def _server_silent(world: World) -> None:

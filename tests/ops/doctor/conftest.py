@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ops import doctor
 from ops.deployment import CannotTell, Deployment
+from ops.dns_answers import Dns
 from ops.doctor import blocklists, mail_hosts
-from ops.doctor.dns_answers import Dns
 from ops.doctor.facts import Facts
 from ops.run_command import Output
 from ops.verdicts import Finding

@@ -82,6 +82,29 @@ class Dns:
         Raises:
             CannotTell: no answer came, or one that is neither records nor "there is none".
         """
+        answer = self._answer(server, name, record_type, recursive=recursive)
+        try:
+            records = answer.resolve_chaining().answer
+        except dns.exception.DNSException as error:
+            raise CannotTell(f"{server} gave no usable answer for {name}: {error}") from error
+        return tuple(sorted(_text(record) for record in records or ()))
+
+    def absence_seconds(self, server: Server, zone: str) -> int:
+        """How long a resolver may remember that a name was missing, as a server of the zone says.
+
+        It is the smaller of the SOA record's TTL and its last field (RFC 2308 section 5).
+
+        Raises:
+            CannotTell: the server does not answer, or not with authority.
+        """
+        for rrset in self._answer(server, zone, "SOA", recursive=False).answer:
+            if rrset.rdtype == dns.rdatatype.SOA:
+                return int(min(rrset.ttl, *(record.minimum for record in rrset)))
+        raise CannotTell(f"{server} gives no SOA record of {zone}: it does not serve that zone.")
+
+    def _answer(
+        self, server: Server, name: str, record_type: str, *, recursive: bool
+    ) -> dns.message.QueryMessage:
         question = dns.message.make_query(name, record_type, use_edns=0, payload=_PAYLOAD)
         if not recursive:
             question.flags &= ~dns.flags.RD
@@ -93,11 +116,7 @@ class Dns:
         if not recursive and not answer.flags & dns.flags.AA:
             raise CannotTell(f"{server} does not answer for {name} with authority")
         assert isinstance(answer, dns.message.QueryMessage)
-        try:
-            records = answer.resolve_chaining().answer
-        except dns.exception.DNSException as error:
-            raise CannotTell(f"{server} gave no usable answer for {name}: {error}") from error
-        return tuple(sorted(_text(record) for record in records or ()))
+        return answer
 
     def ask_public(self, name: str, record_type: str) -> tuple[str, ...]:
         """What the first public resolver says that answers; raises CannotTell when none does."""
@@ -117,7 +136,13 @@ class Dns:
         Raises:
             CannotTell: no resolver answers, or the zone has no server with an address.
         """
-        names = self.ask_public(zone, "NS")
+        try:
+            names = self.ask_public(zone, "NS")
+        except CannotTell as failure:
+            raise CannotTell(
+                f"The name servers of {zone} were not found: {failure}. See that this network lets "
+                "DNS questions out, and that the zone's registrar names Route 53's servers."
+            ) from failure
         with ThreadPoolExecutor() as executor:
             addresses = executor.map(lambda name: self.ask_public(name, "A"), names)
             servers = [
