@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from stacks.environment import Environment, load
 
@@ -21,6 +21,18 @@ STACKS = ("SendingIdentity", "Network", "MailHosts", "Monitoring")
 
 # An operator waits for the answer, and a second try is what a lost packet needs.
 _CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3})
+# What services say of credentials that have expired or were never good.
+_NOT_SIGNED_IN = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "AuthFailure",
+        "SignatureDoesNotMatch",
+    }
+)
 
 
 class CannotTell(Exception):
@@ -66,13 +78,16 @@ class MailHost:
 class Deployment:
     """One environment's settings, and what AWS holds of it, asked when it is needed and once.
 
-    Every method raises CannotTell when AWS can't be asked: without credentials, with those of
-    another account, or when a call is refused. Several threads may ask at once.
+    Making it and every method raise CannotTell when AWS can't be asked: without credentials, with
+    those of another account, or when a call is refused. Several threads may ask at once.
     """
 
     def __init__(self, settings: Environment) -> None:
         self.settings = settings
-        self._session = boto3.Session(region_name=settings.region)
+        try:
+            self._session = boto3.Session(region_name=settings.region)
+        except BotoCoreError as error:  # AWS_PROFILE names none
+            raise CannotTell(f"There are no credentials to ask AWS with: {error}") from error
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()  # a boto3 session makes one client at a time
         self._reading = threading.Lock()
@@ -137,6 +152,11 @@ class Deployment:
             resource.physical_id
             for resource in self.stack("MailHosts").of_type("AWS::AutoScaling::AutoScalingGroup")
         ]
+        if not groups:  # AWS, asked for none by name, would give every group of the account
+            raise CannotTell(
+                f"{self.stack_name('MailHosts')} has no Auto Scaling group: it was not deployed to "
+                f"its end. aws cloudformation describe-stack-events says why."
+            )
         answer = self.call(
             "autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=groups
         )
@@ -213,6 +233,10 @@ class Deployment:
             )
 
 
-def _explained(service: str, method: str, error: Exception) -> str:
+def _explained(service: str, method: str, error: BotoCoreError | ClientError) -> str:
     name = "".join(word.title() for word in method.split("_"))
-    return f"AWS did not answer {service}:{name}: {error}"
+    text = f"AWS did not answer {service}:{name}: {error}"
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    if isinstance(error, NoCredentialsError) or code in _NOT_SIGNED_IN:
+        text += ". Sign in, or choose other credentials (AWS_PROFILE)."
+    return text

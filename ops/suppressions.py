@@ -58,7 +58,7 @@ def add(
 ) -> None:
     """Refuse mail to recipients, on every host, whatever their receivers say."""
     extra = [f"--days={days}"] if days else []
-    _change("add", environment, [*extra, *_plain(addresses)], host, as_json)
+    _change("add", environment, extra, addresses, host, as_json)
 
 
 @app.command()
@@ -66,7 +66,7 @@ def remove(
     environment: EnvironmentName, addresses: Addresses, host: HostName = "", as_json: Json = False
 ) -> None:
     """Let mail go to recipients again, on every host, until a receiver refuses them anew."""
-    _change("remove", environment, _plain(addresses), host, as_json)
+    _change("remove", environment, [], addresses, host, as_json)
 
 
 def merged(answers: Answers) -> dict[str, Any]:
@@ -101,10 +101,16 @@ def merged_change(answers: Answers) -> dict[str, Any]:
 
 
 def _change(
-    action: str, environment: str, arguments: Sequence[str], host: str, as_json: bool
+    action: str,
+    environment: str,
+    options: Sequence[str],
+    addresses: Sequence[str],
+    host: str,
+    as_json: bool,
 ) -> None:
     with told_errors(as_json=as_json):
-        answers = ask(Deployment.load(environment), [PROGRAM, action, *arguments], host=host)
+        argv = [PROGRAM, action, *options, *_plain(addresses)]
+        answers = ask(Deployment.load(environment), argv, host=host)
     document = merged_change(answers)
     if not as_json:
         verb = {"add": "suppressed", "remove": "no longer suppressed"}[action]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -42,11 +43,22 @@ def changes(before: Iterable[Finding], after: Iterable[Finding]) -> list[Change]
     ]
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not an IP address") from None
+
+
 def doctor(
     environment: options.EnvironmentName,
     resolver: Annotated[
         list[str],
-        typer.Option(help="A public resolver to ask, by its address; may be given repeatedly"),
+        typer.Option(
+            parser=_address,
+            metavar="ADDRESS",
+            help="A public resolver to ask, by its address; may be given repeatedly",
+        ),
     ] = list(PUBLIC_RESOLVERS),  # noqa: B006 - Typer copies it
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again and again, show what changed; Ctrl-C ends")

@@ -98,6 +98,14 @@ def test_the_hosts_in_service_come_by_zone(deployment: Deployment) -> None:
     ]
 
 
+def test_a_stack_without_hosts_does_not_have_the_accounts_other_ones(
+    deployment: Deployment,
+) -> None:
+    _deployed(deployment, "AWS::EC2::SecurityGroup")
+    with pytest.raises(CannotTell, match="no Auto Scaling group"):
+        deployment.hosts()
+
+
 def test_no_host_in_service_is_not_a_list_of_none(deployment: Deployment) -> None:
     _deployed(deployment)
     autoscaling = stubbed(deployment, "autoscaling")
@@ -107,7 +115,7 @@ def test_no_host_in_service_is_not_a_list_of_none(deployment: Deployment) -> Non
         deployment.hosts()
 
 
-def _deployed(deployment: Deployment) -> None:
+def _deployed(deployment: Deployment, kind: str = "AWS::AutoScaling::AutoScalingGroup") -> None:
     cloudformation = stubbed(deployment, "cloudformation")
     stack = {
         "StackName": "postern-example-MailHosts",
@@ -118,7 +126,7 @@ def _deployed(deployment: Deployment) -> None:
     resource = {
         "LogicalResourceId": "MailHost",
         "PhysicalResourceId": "group",
-        "ResourceType": "AWS::AutoScaling::AutoScalingGroup",
+        "ResourceType": kind,
         "LastUpdatedTimestamp": datetime(2026, 1, 1, tzinfo=UTC),
         "ResourceStatus": "CREATE_COMPLETE",
     }

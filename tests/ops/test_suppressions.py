@@ -80,4 +80,3 @@ def test_an_operators_suppression_may_end(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert hosts.postern("suppressions", "add", "a@x.example", "--days", "7").exit_code == 0
     assert hosts.asked[0][1] == [PROGRAM, "add", "--days=7", "a@x.example"]
-    assert hosts.postern("suppressions", "add", "--", "--days=7").exit_code == 2
