@@ -108,13 +108,12 @@ def _no_inbound(deployment: Deployment) -> _Seen:
         resource.physical_id
         for resource in deployment.stack("MailHosts").of_type("AWS::EC2::SecurityGroup")
     ]
+    if not groups:  # AWS, asked for none, would give every group of the account
+        raise _Untrue("the mail hosts have no security group of their own")
     answer = deployment.call("ec2", "describe_security_groups", GroupIds=groups)
-    found = answer["SecurityGroups"]
-    for group in found:
+    for group in answer["SecurityGroups"]:
         if group["IpPermissions"]:
             raise _Untrue(f"{group['GroupId']} lets in {group['IpPermissions']}")
-    if not found:
-        raise _Untrue("the mail hosts have no security group of their own")
     return f"{', '.join(groups)} has no inbound rule", {}
 
 
@@ -190,6 +189,8 @@ def _suppressions(deployment: Deployment) -> _Seen:
     if len(days) != 1:
         raise _Untrue(f"the hosts suppress for {sorted(days)} days")
     (number,) = days
+    if not number:
+        raise _Untrue("the hosts suppress nobody of themselves ([suppressions] days = 0)")
     return f"a recipient that does not exist is suppressed for {number} days", {"days": str(number)}
 
 
@@ -223,10 +224,12 @@ class _Hosts:
         if not self._known:
             patterns = [argument for line in _HOST_LINES for argument in ("-e", line)]
             argv = ["grep", "-h", *patterns, *_HOST_FILES]
+            known = {}
             for host in self._deployment.hosts():
                 output = run_command.run(self._deployment, host.instance_id, argv)
                 if output.exit_status > 1:
                     said = output.stderr.strip()
                     raise CannotTell(f"{host.instance_id} could not be asked: {said}")
-                self._known[host.instance_id] = output.stdout.splitlines()
+                known[host.instance_id] = output.stdout.splitlines()
+            self._known = known  # all of them: a claim is about every host
         return self._known

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from ops.deployment import Deployment
+from ops.deployment import CannotTell, Deployment
 from ops.options import EnvironmentName, Json, told_errors
 from ops.port25_claims import Claim, claims
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
@@ -162,8 +162,11 @@ def request(
 
 
 def deployed_addresses(deployment: Deployment) -> list[str]:
-    """The Elastic IPs of the deployed SendingIdentity; raises NotDeployed."""
-    return deployment.stack("SendingIdentity").outputs["ElasticIps"].split(", ")
+    """The Elastic IPs of the deployed SendingIdentity; raises CannotTell."""
+    stack = deployment.stack("SendingIdentity")
+    if "ElasticIps" not in stack.outputs:
+        raise CannotTell(f"{stack.name} is {stack.status} and does not say which addresses it has.")
+    return stack.outputs["ElasticIps"].split(", ")
 
 
 def reverse_dns(deployment: Deployment, address: str) -> str:

@@ -11,6 +11,7 @@ import gzip
 import json
 import shlex
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,9 +88,11 @@ def run_json(
             f"{output.stderr.strip() or output.stdout.strip()}"
         )
     try:
-        answer: dict[str, Any] = json.loads(output.stdout)
+        answer = json.loads(output.stdout)
     except json.JSONDecodeError as error:
         raise CannotTell(f"{shlex.join(argv)} on {instance_id} printed no JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise CannotTell(f"{shlex.join(argv)} on {instance_id} printed no JSON object")
     return answer
 
 
@@ -120,7 +123,7 @@ def _unpacked(invocation: dict[str, Any], instance_id: str) -> Output:
         raise CannotTell(f"{instance_id} printed more than Run Command passes on: ask for less.")
     try:
         stdout = gzip.decompress(base64.b64decode(packed)).decode(errors="replace")
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise CannotTell(
             f"{instance_id} printed what cannot be unpacked ({error}); it also said: "
             f"{invocation['StandardErrorContent']}"

@@ -88,8 +88,10 @@ def examine(deployment: Deployment, dns: Dns, *, seconds: float = SECONDS) -> li
         thread.join(max(0.0, deadline - time.monotonic()))
     if errors:
         raise errors[0]
+    late = f"no answer within {seconds:g} s"
+    nothing = "nothing of the kind is deployed"
     return [
         finding
         for name in CHECKS
-        for finding in found.get(name) or [untold(name, f"no answer within {seconds:g} s")]
+        for finding in found.get(name) or [untold(name, nothing if name in found else late)]
     ]

@@ -39,6 +39,19 @@ def check_alarms(facts: Facts) -> Iterator[Finding]:
                 evidence="its actions are off: it tells nobody",
                 remedy=f"aws cloudwatch enable-alarm-actions --alarm-names {alarm['AlarmName']}",
             )
+    # One that is the stack's, and that CloudWatch does not have, was deleted by hand.
+    names = {alarm["AlarmName"] for alarm in alarms}
+    for name in _names(facts):
+        if name not in names:
+            yield Finding(
+                check=f"Alarm {name}",
+                verdict=Verdict.WRONG,
+                evidence="deployed, and not there any more",
+                remedy="Somebody deleted it, which no deployment notices. aws cloudformation "
+                "detect-stack-drift --stack-name "
+                f"{facts.deployment.stack_name('Monitoring')}, then "
+                "describe-stack-resource-drifts, shows what was deployed: make it again with that.",
+            )
     without_data = [a["AlarmName"] for a in alarms if a["StateValue"] == "INSUFFICIENT_DATA"]
     if without_data:
         yield Finding(
@@ -94,13 +107,17 @@ def check_subscriptions(facts: Facts) -> Iterator[Finding]:
             yield Finding(check=check, verdict=Verdict.FINE, evidence=endpoints)
 
 
-def _alarms(facts: Facts) -> list[dict[str, Any]]:
+def _names(facts: Facts) -> list[str]:
     stack = facts.deployment.stack("Monitoring")
-    names = [
+    return [
         resource.physical_id
         for kind in ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
         for resource in stack.of_type(kind)
     ]
+
+
+def _alarms(facts: Facts) -> list[dict[str, Any]]:
+    names = _names(facts)
     alarms: list[dict[str, Any]] = []
     for start in range(0, len(names), _MOST_NAMES):
         answer = facts.deployment.call(

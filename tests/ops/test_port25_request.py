@@ -231,6 +231,10 @@ def _no_program(world: World) -> None:
     world.suppressions = CannotTell("no such program")
 
 
+def _nobody_suppressed(world: World) -> None:
+    world.suppressions = {"days": 0, "suppressions": []}
+
+
 def _silent_alarm(world: World) -> None:
     world.alarms[ALARMS[1]]["AlarmActions"] = []
 
@@ -253,6 +257,7 @@ def _no_alarms(world: World) -> None:
         (_short_key, "dkim", Verdict.WRONG),
         (_no_dmarc, "dmarc", Verdict.WRONG),
         (_no_program, "suppressions", Verdict.UNKNOWN),
+        (_nobody_suppressed, "suppressions", Verdict.WRONG),
         (_silent_alarm, "alarms", Verdict.WRONG),
         (_no_alarms, "alarms", Verdict.UNKNOWN),
     ],
@@ -318,3 +323,43 @@ def test_without_a_use_case_it_says_where_to_write_it(request_: Request, tmp_pat
     assert (done.exit_code, told["text"]) == (1, {"en": ""})
     (finding,) = [found for found in told["findings"] if found["verdict"] != "fine"]
     assert f"[mail] use_case in {file}" in finding["remedy"]
+
+
+def test_nothing_is_said_of_every_host_when_one_is_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deployment = world.deployment(write_environment(tmp_path))
+    silent = MailHost(instance_id="i-2", zone="us-east-1b", launched=LONG_AGO)
+    hosts = [*deployment.hosts(), silent]
+    monkeypatch.setattr(deployment, "hosts", lambda: hosts)
+
+    def run(deployment: Deployment, instance_id: str, argv: Sequence[str], **_: int) -> Output:
+        if instance_id == "i-2":
+            raise CannotTell("its agent is silent")
+        return world.run(deployment, instance_id, argv)
+
+    monkeypatch.setattr(run_command, "run", run)
+
+    verdicts = {claim.name: claim.finding.verdict for claim in claims(deployment, ADDRESSES)}
+
+    about_hosts = ("own-senders", "signed", "bounces")
+    assert {verdicts[name] for name in about_hosts} == {Verdict.UNKNOWN}
+
+
+def test_a_stack_without_a_group_says_nothing_of_the_accounts_others(
+    world: World, tmp_path: Path
+) -> None:
+    deployment = world.deployment(write_environment(tmp_path))
+    deployment.stack("MailHosts").resources.clear()  # type: ignore[attr-defined]
+    (claim,) = (c for c in claims(deployment, ADDRESSES) if c.name == "no-inbound")
+    assert claim.finding.verdict is Verdict.WRONG
+    assert "ec2.describe_security_groups" not in {name for name, _ in deployment.calls}
+
+
+def test_without_addresses_nothing_is_requested(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Stack(name="postern-prod-SendingIdentity", status="X", outputs={}, resources=[])
+    monkeypatch.setattr(Deployed, "stack", lambda _deployment, _name: bare)
+    asked = request_("--json")
+    assert (asked.exit_code, json.loads(asked.stdout)["verdict"]) == (2, "unknown")

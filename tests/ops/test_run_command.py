@@ -98,6 +98,14 @@ def test_a_host_that_is_gone_or_without_agent_is_named() -> None:
 def test_what_is_no_json_is_not_taken_for_an_answer() -> None:
     with pytest.raises(CannotTell, match="printed no JSON"):
         run_json(deployment(Systems()), "i-1", ["echo", "Hello"])
-    garbled = base64.b64encode(gzip.compress(b"{}")[:-4]).decode()
+    with pytest.raises(CannotTell, match="printed no JSON object"):
+        run_json(deployment(Systems()), "i-1", ["echo", "[]"])
+
+
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(b"{}")[:-4], gzip.compress(b"")[:10] + b"\xff" * 9]
+)
+def test_what_was_garbled_on_the_way_is_not_taken_for_an_answer(packed: bytes) -> None:
+    garbled = base64.b64encode(packed).decode()
     with pytest.raises(CannotTell, match="cannot be unpacked"):
         run(deployment(Systems(StandardOutputContent=garbled)), "i-1", ["true"])

@@ -85,6 +85,16 @@ def test_a_check_that_hangs_is_given_up(patient: Patient, monkeypatch: pytest.Mo
     assert found["A record"].verdict is Verdict.FINE
 
 
+def test_what_is_not_there_to_be_looked_at_is_not_called_slow(patient: Patient) -> None:
+    patient.stacks["Network"]["resources"] = []
+    found = {f.check: f for f in doctor.examine(patient.deployment, patient.dns)}
+    ports = found["Ports of the NAT gateways"]
+    assert (ports.verdict, ports.evidence) == (
+        Verdict.UNKNOWN,
+        "nothing of the kind is deployed",
+    )
+
+
 def test_an_error_in_a_check_keeps_what_it_found_before_and_a_mistake_of_ours_is_raised(
     patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

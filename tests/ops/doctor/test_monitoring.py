@@ -33,6 +33,11 @@ def test_an_alarm_that_is_not_at_ease(
         assert finding.remedy == "docs/runbooks/example-bounces.md"
 
 
+def test_an_alarm_that_somebody_deleted_is_missed(patient: Patient) -> None:
+    del patient.aws.answers["cloudwatch", "describe_alarms"]["MetricAlarms"][0]
+    assert patient.look(monitoring.check_alarms)["Alarm example-bounces"].verdict is Verdict.WRONG
+
+
 def test_no_alarm_at_all_is_wrong(patient: Patient) -> None:
     patient.stacks["Monitoring"]["resources"] = []
     assert patient.look(monitoring.check_alarms)["Alarms"].verdict is Verdict.WRONG
