@@ -351,10 +351,13 @@ def addresses(
     ] = None,
     as_json_: Json = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        if name is None:
-            raise typer.BadParameter("name one", param_hint="--environment")
-        list_(name, as_json_)
+    if context.invoked_subcommand is not None:
+        if name is not None or as_json_:
+            raise typer.BadParameter(f"write options after {context.invoked_subcommand}")
+        return
+    if name is None:
+        raise typer.BadParameter("name one", param_hint="--environment")
+    list_(name, as_json_)
 
 
 @app.command("list")

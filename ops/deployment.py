@@ -98,9 +98,15 @@ class Deployment:
 
         Raises:
             InvalidEnvironment: there is no such file, or it has a fault; nothing was asked yet.
-            CannotTell: the credentials are not those of the environment's account.
+            CannotTell: the credentials are not those of the environment's account, or this user
+                may not read the file.
         """
-        deployment = cls(load(folder / f"{name}.toml"))
+        file = folder / f"{name}.toml"
+        try:
+            settings = load(file)
+        except OSError as error:
+            raise CannotTell(f"{file} could not be read: {error}") from error
+        deployment = cls(settings)
         deployment._require_its_account()
         return deployment
 

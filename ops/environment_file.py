@@ -11,6 +11,7 @@ from typing import Any
 
 import tomlkit
 
+from ops.deployment import CannotTell
 from stacks.environment import Dkim, InvalidEnvironment, load
 
 
@@ -38,6 +39,7 @@ def replace_dkim(path: Path, dkim: Dkim) -> str:
 
     Raises:
         InvalidEnvironment: the file would have a fault; it is as it was.
+        CannotTell: this user may not write there; it is as it was.
     """
     file = path.resolve()
     before = _read(file)
@@ -56,6 +58,8 @@ def replace_dkim(path: Path, dkim: Dkim) -> str:
         candidate.replace(file)
     except InvalidEnvironment as error:
         raise InvalidEnvironment(str(error).replace(str(candidate), str(path))) from None
+    except OSError as error:
+        raise CannotTell(f"{path} could not be written and is as it was: {error}") from error
     finally:
         candidate.unlink(missing_ok=True)
     return "".join(

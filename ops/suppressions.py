@@ -118,8 +118,9 @@ def _change(
             console.print(f"{one['address']}: {verb} in {', '.join(one['zones'])}", markup=False)
         for one in document["not_done"]:
             console.print(f"{one['address']}: {one['why']}", style="red", markup=False)
-    verdict = Verdict.WRONG if document["not_done"] else Verdict.FINE
-    end(verdict, [*_damage(answers), *answers.errors], document if as_json else None)
+    damage = _damage(answers)
+    verdict = Verdict.WRONG if document["not_done"] or damage else Verdict.FINE
+    end(verdict, [*damage, *answers.errors], document if as_json else None)
 
 
 def _plain(addresses: Sequence[str]) -> list[str]:

@@ -156,3 +156,10 @@ def test_a_resolver_is_an_address() -> None:
     result = CliRunner().invoke(app, ["doctor", "-e", "example", "--resolver", "dns.example.org"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is not an IP address" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_no_option_is_overlooked_before_a_command() -> None:
+    argv = ["addresses", "--json", "list", "--environment", "nowhere"]
+    result = CliRunner().invoke(app, argv)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "write options after list" in " ".join(result.stderr.replace("│", " ").split())

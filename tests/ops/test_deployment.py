@@ -38,6 +38,12 @@ def test_an_environment_that_does_not_exist_is_said_before_aws_is_asked(tmp_path
         Deployment.load("nowhere", folder=tmp_path)
 
 
+def test_an_environment_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "prod.toml").mkdir()
+    with pytest.raises(CannotTell, match=r"prod\.toml could not be read"):
+        Deployment.load("prod", folder=tmp_path)
+
+
 def test_credentials_of_another_account_are_refused(deployment: Deployment) -> None:
     sts = stubbed(deployment, "sts")
     sts.add_response("get_caller_identity", {"Account": "999999999999"})

@@ -1,9 +1,11 @@
 """A rotation's edit is as small as a person's."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from ops.deployment import CannotTell
 from ops.environment_file import replace_dkim, with_dkim
 from stacks.environment import Dkim, InvalidEnvironment
 from tests.ops.deployed import write_environment
@@ -37,6 +39,23 @@ def test_a_fault_leaves_the_file_and_nothing_beside_it(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidEnvironment, match=r"prod\.toml: dkim\.signing"):
         replace_dkim(file, wrong)
+
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_disk_that_takes_no_more_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_environment(tmp_path)
+    before = file.read_bytes()
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ops.environment_file.os.fsync", full)
+    with pytest.raises(CannotTell, match=r"prod\.toml could not be written.*No space left"):
+        replace_dkim(file, Dkim(selectors=("s2026a", "s2026b"), signing="s2026b"))
 
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]

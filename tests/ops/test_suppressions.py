@@ -44,6 +44,8 @@ def test_an_address_is_listed_once_with_its_zones(monkeypatch: pytest.MonkeyPatc
 
 def test_damage_is_wrong_and_a_silent_host_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Hosts(monkeypatch, lambda *_: listing(damaged=2)).json("suppressions", "list")[0] == 1
+    done: dict[str, Any] = {"done": ["a@x.example"], "not_done": [], "damaged": 2}
+    assert Hosts(monkeypatch, lambda *_: done).json("suppressions", "add", "a@x.example")[0] == 1
 
     silent = Hosts(monkeypatch, lambda *_: CannotTell("its agent is silent"))
     status, listed = silent.json("suppressions", "list")
