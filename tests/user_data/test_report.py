@@ -1,7 +1,5 @@
 """`report/postern-report`, its parts one by one; `tests/lab/test_report.py` has the whole."""
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import socket
@@ -15,20 +13,15 @@ from typing import Any
 import dns.resolver
 import pytest
 
-import user_data
+from tests.user_data.program import program as load
 
-PROGRAM = Path(user_data.__file__).parent / "report/postern-report"
 NOW = datetime(2026, 11, 26, 3, 0, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> ModuleType:
     """The program as a module, with `tmp_path` in place of the directories that it works in."""
-    loader = importlib.machinery.SourceFileLoader("postern_report", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("postern_report", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    module: ModuleType = load("report/postern-report")
     for name in ("QUEUES", "STATE"):
         (tmp_path / name).mkdir()
         setattr(module, name, tmp_path / name)
