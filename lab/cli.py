@@ -181,7 +181,8 @@ def up() -> None:
             lab.end()
             raise
         console.print(
-            "The lab is up. Next: `postern lab send`, `postern lab shell`, `postern lab logs`, "
+            "The lab is up. Next: `postern lab send`, `postern lab operator -- postern doctor "
+            f"--environment {lab.environment.name}`, `postern lab shell`, `postern lab logs`, "
             "`postern lab status`, `postern lab down`.\n"
             f"Any AWS client works with it: AWS_ENDPOINT_URL={lab.cloud.endpoint} "
             "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
