@@ -16,7 +16,7 @@ from lab.lab import Lab
 from tests.lab.laptop import postern, postern_json
 from tests.lab.waiting import eventually
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("without_remains")]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from lab.internet.addresses import SINKHOLE_DOMAIN
 from lab.lab import Lab
 from tests.lab.waiting import eventually
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("without_remains")]
 
 LOG = "/var/log/postern/report.log"
 
