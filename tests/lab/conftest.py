@@ -16,6 +16,11 @@ RECIPIENTS = ("someone@example.net", "someone@example.org")
 NO_ANSWER = 124  # timeout(1) ended it
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """test_stopping.py comes last of all: it kills the lab that the others use."""
+    items.sort(key=lambda item: item.path.name == "test_stopping.py")
+
+
 def connect_to_a_receiver(lab: Lab) -> int:
     """The exit status of a connection to port 25 from the host, by the only user that may."""
     connect = f"exec 3<>/dev/tcp/{FIRST_RECEIVER}/25"

@@ -1,6 +1,6 @@
 """The lab itself: one at a time, and gone without a trace however it ends.
 
-The last file of this folder by its name, because it kills the lab that the others use.
+conftest.py puts this file last, because it kills the lab that the others use.
 """
 
 import fcntl
