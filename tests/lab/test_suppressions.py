@@ -118,6 +118,18 @@ def test_the_list_is_roots_alone(lab: Lab, recipient: str) -> None:
     postern(lab, "suppressions", "remove", recipient)
 
 
+@pytest.fixture
+def nothing_is_learnt(lab: Lab) -> Iterator[None]:
+    """The timer's turn, which mends a damaged list, is passed over."""
+    dropin = "/run/systemd/system/postern-suppressions.service.d/passed-over.conf"
+    pass_over = f"install -D /dev/stdin {dropin} <<< $'[Unit]\\nConditionPathExists=!/'"
+    stop = "systemctl daemon-reload; systemctl stop postern-suppressions.service"
+    assert lab.run("bash", "-c", f"{pass_over} && {stop}").returncode == 0
+    yield
+    lab.run("bash", "-c", f"rm {dropin}; systemctl daemon-reload")
+
+
+@pytest.mark.usefixtures("nothing_is_learnt")
 def test_mail_flows_with_a_damaged_list_and_the_damage_is_told(lab: Lab, recipient: str) -> None:
     postern(lab, "suppressions", "add", recipient)
     kept = lab.run("cat", LIST).stdout
