@@ -37,7 +37,7 @@ test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Every
 	pytest
 
 .PHONY: check
-check: lint ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (under a minute)
+check: lint ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)
 	pytest -m 'not lab' --numprocesses auto --dist loadfile
 
 .PHONY: lint
