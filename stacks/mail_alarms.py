@@ -93,7 +93,13 @@ class MailAlarms(Construct):
             wrong=f"Receivers put off {DEFERRED_PERCENT} % or more of what is tried, for half an "
             "hour.",
             first="Read their words: postern queue list --environment {environment}.",
-            metric=_deferral_rate(self._metrics, _MINUTES_15),
+            metric=_rate(
+                self._metrics,
+                "Deferred",
+                _MINUTES_15,
+                fewest=FEWEST_DEFERRALS,
+                label="Deferred, % of what was tried",
+            ),
             threshold=DEFERRED_PERCENT,
             periods=2,
             missing=_FINE,
@@ -255,25 +261,21 @@ class MailAlarms(Construct):
 
 def bounce_rate(metrics: MailMetrics, period: cdk.Duration) -> cloudwatch.MathExpression:
     """Percent of the deliveries that ended in a bounce; 0 with less than `FEWEST_BOUNCES`."""
-    return cloudwatch.MathExpression(
-        expression=f"IF(bounced >= {FEWEST_BOUNCES}, 100 * bounced / (sent + bounced), 0)",
-        using_metrics={
-            "bounced": metrics.metric("Bounced", "Sum", period),
-            "sent": metrics.metric("Sent", "Sum", period),
-        },
-        label="Bounce rate, %",
-        period=period,
-    )
+    return _rate(metrics, "Bounced", period, fewest=FEWEST_BOUNCES, label="Bounce rate, %")
 
 
-def _deferral_rate(metrics: MailMetrics, period: cdk.Duration) -> cloudwatch.MathExpression:
+def _rate(
+    metrics: MailMetrics, name: str, period: cdk.Duration, *, fewest: int, label: str
+) -> cloudwatch.MathExpression:
+    """Percent that a metric makes of itself and what was sent; 0 with less than `fewest` of it."""
+    part = name.lower()
     return cloudwatch.MathExpression(
-        expression=f"IF(deferred >= {FEWEST_DEFERRALS}, 100 * deferred / (sent + deferred), 0)",
+        expression=f"IF({part} >= {fewest}, 100 * {part} / (sent + {part}), 0)",
         using_metrics={
-            "deferred": metrics.metric("Deferred", "Sum", period),
+            part: metrics.metric(name, "Sum", period),
             "sent": metrics.metric("Sent", "Sum", period),
         },
-        label="Deferred, % of what was tried",
+        label=label,
         period=period,
     )
 

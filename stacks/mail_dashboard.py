@@ -6,7 +6,12 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from stacks.mail_alarms import bounce_rate, nat_gateway_metric
+from stacks.mail_alarms import (
+    BOUNCE_PERCENT_CRITICAL,
+    BOUNCE_PERCENT_WARNING,
+    bounce_rate,
+    nat_gateway_metric,
+)
 from stacks.mail_metrics import BOUNCE_CLASSES, MailMetrics
 
 _PERIOD = cdk.Duration.minutes(5)
@@ -104,8 +109,11 @@ class MailDashboard(Construct):
                 title="Bounce rate of an hour, %",
                 left=[bounce_rate(self._metrics, _HOUR)],
                 left_annotations=[
-                    cloudwatch.HorizontalAnnotation(value=5, color=cloudwatch.Color.ORANGE),
-                    cloudwatch.HorizontalAnnotation(value=10, color=cloudwatch.Color.RED),
+                    cloudwatch.HorizontalAnnotation(value=percent, color=color)
+                    for percent, color in (
+                        (BOUNCE_PERCENT_WARNING, cloudwatch.Color.ORANGE),
+                        (BOUNCE_PERCENT_CRITICAL, cloudwatch.Color.RED),
+                    )
                 ],
                 left_y_axis=_from_zero(),
                 width=_THIRD,
