@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,7 @@ class Deployment:
         except BotoCoreError as error:  # AWS_PROFILE names none
             raise CannotTell(f"There are no credentials to ask AWS with: {error}") from error
         self._clients: dict[str, Any] = {}
+        self._stacks: dict[str, Stack] = {}
         self._lock = threading.Lock()  # a boto3 session makes one client at a time
         self._reading = threading.Lock()
 
@@ -111,7 +111,7 @@ class Deployment:
         return deployment
 
     def client(self, service: str) -> Any:
-        """A boto3 client in the environment's Region; see `asked` for its errors."""
+        """A boto3 client in the environment's Region; `call` and `pages` explain its errors."""
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._session.client(service, config=_CONFIG)
@@ -190,10 +190,6 @@ class Deployment:
             for instance in reservation["Instances"]
         ]
         return sorted(hosts, key=lambda host: host.zone)
-
-    @cached_property
-    def _stacks(self) -> dict[str, Stack]:
-        return {}
 
     def _read_stack(self, stack: str) -> Stack:
         name = self.stack_name(stack)

@@ -47,7 +47,6 @@ def ask(
         CannotTell: there is no such host, or none at all.
     """
     hosts = chosen(deployment, host)
-    deployment.client("ssm")  # made once, before the threads need it
 
     def one(each: MailHost) -> dict[str, Any] | CannotTell:
         try:
