@@ -22,6 +22,17 @@ ROOT = Path(__file__).parents[3]
 ZONE = "Z0TESTRELEASING"
 NAME = "mail.released.example"
 TAGS = [{"Key": "postern:environment", "Value": "releasing"}]
+# An address of the environment's with a NAT gateway on it.
+HELD_ADDRESS = network(
+    Address={"Type": "AWS::EC2::EIP", "Properties": {"Domain": "vpc", "Tags": TAGS}},
+    Gateway={
+        "Type": "AWS::EC2::NatGateway",
+        "Properties": {
+            "SubnetId": {"Ref": "Subnet"},
+            "AllocationId": {"Fn::GetAtt": ["Address", "AllocationId"]},
+        },
+    },
+)
 
 Postern = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -91,18 +102,7 @@ def left_over(cloud: Cloud) -> dict[str, str]:
 def in_use(cloud: Cloud) -> Iterator[str]:
     """An address of the environment's stack, with a NAT gateway."""
     stack = Stack(cloud, "postern-releasing-SendingIdentity")
-    stack.create(
-        network(
-            Address={"Type": "AWS::EC2::EIP", "Properties": {"Domain": "vpc", "Tags": TAGS}},
-            Gateway={
-                "Type": "AWS::EC2::NatGateway",
-                "Properties": {
-                    "SubnetId": {"Ref": "Subnet"},
-                    "AllocationId": {"Fn::GetAtt": ["Address", "AllocationId"]},
-                },
-            },
-        )
-    )
+    stack.create(HELD_ADDRESS)
     assert stack.outcome() == "CREATE_COMPLETE"
     yield stack.physical_id("Address")
     stack.delete()
@@ -143,18 +143,7 @@ def test_an_address_that_something_holds_is_refused_without_a_stack(
     cloud: Cloud, postern: Postern
 ) -> None:
     stack = Stack(cloud, "somebody-elses")
-    stack.create(
-        network(
-            Address={"Type": "AWS::EC2::EIP", "Properties": {"Domain": "vpc", "Tags": TAGS}},
-            Gateway={
-                "Type": "AWS::EC2::NatGateway",
-                "Properties": {
-                    "SubnetId": {"Ref": "Subnet"},
-                    "AllocationId": {"Fn::GetAtt": ["Address", "AllocationId"]},
-                },
-            },
-        )
-    )
+    stack.create(HELD_ADDRESS)
     assert stack.outcome() == "CREATE_COMPLETE"
     status, told = postern("release", stack.physical_id("Address"), "--yes")
 
