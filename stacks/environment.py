@@ -1,7 +1,8 @@
 """The settings of one environment: read from TOML, checked before anything is synthesised.
 
-Every fault is reported with the file, the key and the remedy, all faults at once. This module
-imports neither the CDK nor boto3: operators' commands read settings too and should start quickly.
+Every fault is reported with the file, the key and the remedy, all faults at once. A file with a
+suffix is a sandbox: the same environment once more, under a name of its own. This module imports
+neither the CDK nor boto3: operators' commands read settings too and should start quickly.
 """
 
 import difflib
@@ -9,9 +10,9 @@ import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from publicsuffixlist import PublicSuffixList
 from pydantic import (
@@ -26,6 +27,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 EXPLAINED: Final = "environments/example.toml explains every key"
+# The environment variable with the suffix of a sandbox; the callers of `load` read it.
+SUFFIX_VARIABLE: Final = "POSTERN_SUFFIX"
 
 # Linux refuses a longer host name (HOST_NAME_MAX), and the sending domain is the host's name.
 LONGEST_HOST_NAME: Final = 64
@@ -56,6 +59,11 @@ XEN_FAMILIES: Final = frozenset({
 })
 # fmt: on
 
+# Of an environment: as a part of names that AWS limits, the shortest to 64 characters.
+LONGEST_NAME: Final = 31
+LONGEST_SUFFIX: Final = 20
+
+NAME: Final = re.compile(rf"[a-z][a-z0-9-]{{0,{LONGEST_NAME - 1}}}")
 LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 # RFC 5321 section 4.5.3.1.1: at most 64 characters before the @.
 MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@(?P<domain>[a-z0-9.-]+)")
@@ -68,6 +76,7 @@ INSTANCE_TYPE: Final = re.compile(
 
 Architecture = Literal["amd64", "arm64"]
 DmarcPolicy = Literal["none", "quarantine", "reject"]
+Approval = Literal["permissions", "always"]
 
 
 class InvalidEnvironment(Exception):
@@ -388,14 +397,28 @@ class QueueVolume(_Settings):
         )
 
 
+class EnvironmentDelivery(_Settings):
+    """When the pipeline deploys this environment, and before what it asks a person.
+
+    `order` counts from 1, and each environment waits until the one before it passed its gate.
+    `approval` is "permissions" when a person is asked only about a deployment that broadens
+    permissions, and "always" when about each.
+    """
+
+    order: int = Field(ge=1)
+    approval: Approval = "permissions"
+
+
 class Environment(_Settings):
     """One environment: everything that distinguishes it from another, and nothing else.
 
-    `file` is where it was read from. `alert_address` is the postmaster's where the file has none.
+    `file` is where it was read from, and `suffix` is a sandbox's own part of the name. Without
+    `delivery` only people deploy it. `alert_address` is the postmaster's where the file has none.
     """
 
     # A validator sees the fields above its own, so the order here is the order of dependence.
     file: Path
+    suffix: str | None = None
     account: str
     region: str
     availability_zones: _Names
@@ -412,20 +435,24 @@ class Environment(_Settings):
     suppressions: Suppressions = Suppressions()
     elastic_ips: dict[str, ElasticIp] = {}
     queue_volumes: dict[str, QueueVolume] = {}
+    delivery: EnvironmentDelivery | None = None
     tags: dict[str, str] = {}
 
     @property
     def name(self) -> str:
-        """The file's name without `.toml`; it names the CDK stage and prefixes the stacks."""
-        return self.file.stem
+        """The file's name without `.toml`, and the suffix: `dev`, or `dev-anna`.
+
+        It names the CDK stage, prefixes the stacks, and is every tag's and metric's environment.
+        """
+        return self.file.stem if self.suffix is None else f"{self.file.stem}-{self.suffix}"
 
     @field_validator("file")
     @classmethod
     def _check_file(cls, file: Path) -> Path:
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", file.stem):
+        if not NAME.fullmatch(file.stem):
             raise _invalid(
-                f'"{file.stem}" cannot name a stack; use at most 31 lower-case letters, digits and '
-                'hyphens, a letter first, such as "prod.toml"'
+                f'"{file.stem}" cannot name a stack; use at most {LONGEST_NAME} lower-case '
+                'letters, digits and hyphens, a letter first, such as "prod.toml"'
             )
         return file
 
@@ -590,11 +617,58 @@ class Environment(_Settings):
         return self
 
 
-def load(path: Path) -> Environment:
-    """Read and check one environment.
+def load(path: Path, *, suffix: str | None = None) -> Environment:
+    """Read and check one environment, or with a suffix the sandbox beside it.
 
-    Raises InvalidEnvironment: its text names the file and, for each fault, the key and the remedy.
+    A sandbox is as its file says, but for what must be its own, `<suffix>` joined to it with a
+    hyphen: its name, and the first label of its sending domain. It keeps no identity, takes no kept
+    address or volume into use, and no pipeline delivers it.
+
+    Raises InvalidEnvironment: its text names the file and, for each fault, the key and the remedy;
+    SUFFIX_VARIABLE is the key of a fault that only the suffix makes.
     """
+    settings = _read(path)
+    environment = _checked(path, settings)
+    if suffix is None:
+        return environment
+    if fault := _fault_of_suffix(path, suffix):
+        raise InvalidEnvironment(f"{path}: {SUFFIX_VARIABLE}: {fault}")
+    try:
+        return _validated(path, _sandbox(settings, environment, suffix))
+    except ValidationError as error:
+        # The file by itself has no fault: this one came with the suffix.
+        raise InvalidEnvironment(
+            "\n".join(
+                f'{path}: {SUFFIX_VARIABLE}: "{suffix}" makes another {_key(fault)}: '
+                f"{_message(fault)}; choose another suffix"
+                for fault in error.errors(include_url=False)
+            )
+        ) from None
+
+
+def load_all(folder: Path) -> list[Environment]:
+    """Every environment of the folder, by file name, none of which takes what is another's.
+
+    Raises InvalidEnvironment: as `load` does, with the faults of all files.
+    """
+    files = sorted(folder.glob("*.toml"))
+    if not files:
+        raise InvalidEnvironment(
+            f"{folder}: has no environment; copy example.toml of the repository to it and edit it"
+        )
+    environments, faults = [], []
+    for file in files:
+        try:
+            environments.append(load(file))
+        except InvalidEnvironment as error:
+            faults.append(str(error))
+    faults += _faults_between(environments)
+    if faults:
+        raise InvalidEnvironment("\n".join(faults))
+    return environments
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -605,15 +679,21 @@ def load(path: Path) -> Environment:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidEnvironment(f"{path}: not TOML: {error}") from None
-    if "file" in settings:
-        raise InvalidEnvironment(f"{path}: file: unknown key; remove it")
+    for key in _NOT_IN_A_FILE & settings.keys():
+        raise InvalidEnvironment(f"{path}: {key}: unknown key; remove it")
+    return settings
+
+
+def _validated(path: Path, settings: Mapping[str, Any]) -> Environment:
+    return Environment.model_validate({"file": path, **settings}, context={"folder": path.parent})
+
+
+def _checked(path: Path, settings: Mapping[str, Any]) -> Environment:
     try:
-        return Environment.model_validate(
-            {"file": path, **settings}, context={"folder": path.parent}
-        )
+        return _validated(path, settings)
     except ValidationError as error:
         faults = [
-            f"{path}: {_describe(fault)}"
+            f"{path}: {_key(fault)}: {_message(fault)}"
             for fault in error.errors(include_url=False)
             # Of a setting whose default is another one that is at fault, and told of.
             if fault["type"] != "default_factory_not_called"
@@ -621,36 +701,117 @@ def load(path: Path) -> Environment:
         raise InvalidEnvironment("\n".join(faults)) from None
 
 
-def _describe(fault: ErrorDetails) -> str:
-    context = fault.get("ctx", {})
-    key = ".".join(str(part) for part in (*fault["loc"], context.get("key")) if part)
+def _sandbox(settings: Mapping[str, Any], environment: Environment, suffix: str) -> dict[str, Any]:
+    """The file's settings with a sandbox's own in their place.
+
+    Where the file has another organisation's consent to reports (external_report_authorised), the
+    sandbox goes by it too: many publish one record for all domains, receivers report to none that
+    did not, and `postern doctor` says which it is.
+    """
+    host, dot, zone = environment.sending_domain.partition(".")
+    own = {
+        "suffix": suffix,
+        "sending_domain": f"{host}-{suffix}{dot}{zone}",
+        "keep_identity": False,
+    }
+    not_shared = {"delivery", "elastic_ips", "queue_volumes"}
+    return {key: value for key, value in settings.items() if key not in not_shared} | own
+
+
+def _fault_of_suffix(path: Path, suffix: str) -> str | None:
+    """What a suffix is not fit for, and the remedy; None when it is fit."""
+    if not LABEL.fullmatch(suffix) or len(suffix) > LONGEST_SUFFIX:
+        return (
+            f'"{suffix}" cannot end a name; write at most {LONGEST_SUFFIX} lower-case letters, '
+            'digits and inner hyphens, such as "anna"'
+        )
+    name = f"{path.stem}-{suffix}"
+    if not NAME.fullmatch(name):
+        return (
+            f'"{name}" would be the environment, and {LONGEST_NAME} characters are the most; '
+            "write a shorter one"
+        )
+    for other in sorted(path.parent.glob(f"{path.stem}-*.toml")):
+        # dev with the suffix eu-anna has the name of dev-eu with the suffix anna.
+        if f"{name}-".startswith(f"{other.stem}-"):
+            return f'"{name}" would be an environment of {other}; choose another suffix'
+    return None
+
+
+def _faults_between(environments: Sequence[Environment]) -> list[str]:
+    """What two environments may not have both: told at the later one, with the earlier one."""
+    owners: dict[tuple[str, object], Environment] = {}
+    faults = []
+    for environment in environments:
+        for key, value, remedy in _own(environment):
+            owner = owners.setdefault((key.split(".")[0], value), environment)
+            if owner is not environment:
+                shown = f'"{value}"' if isinstance(value, str) else value
+                faults.append(
+                    f"{environment.file}: {key}: {shown} is in {owner.file} too; {remedy}"
+                )
+    return faults
+
+
+def _own(environment: Environment) -> Iterator[tuple[str, object, str]]:
+    """What only one environment may have: the key, its value, and the remedy for a second one."""
+    zone = environment.hosted_zone.id
+    # Hosted zones of the same name are different places, of which DNS knows one.
+    yield (
+        "sending_domain",
+        f"{environment.sending_domain} ({zone})",
+        "its records can be of one environment only: write another subdomain",
+    )
+    for place, elastic_ip in environment.elastic_ips.items():
+        remedy = "a NAT gateway needs an address of its own: remove it from one of them"
+        yield f"elastic_ips.{place}.allocation_id", elastic_ip.allocation_id, remedy
+        yield f"elastic_ips.{place}.address", elastic_ip.address, remedy
+    for place, volume in environment.queue_volumes.items():
+        remedy = "one host has it: remove it from one of them"
+        yield f"queue_volumes.{place}.volume_id", volume.volume_id, remedy
+    if environment.delivery is not None:
+        yield (
+            "delivery.order",
+            environment.delivery.order,
+            "they are deployed one after the other: write another number",
+        )
+
+
+def _key(fault: ErrorDetails) -> str:
+    """The dotted key that a fault is about."""
+    below = fault.get("ctx", {}).get("key")
+    return ".".join(str(part) for part in (*fault["loc"], below) if part)
+
+
+def _message(fault: ErrorDetails) -> str:
+    """What is wrong, and the remedy."""
+    key = _key(fault)
     match fault["type"]:
         case "setting":
-            message = context["message"]
+            return str(fault["ctx"]["message"])
         case "extra_forbidden":
-            message = f"unknown key; {_suggestion(fault)}"
+            return f"unknown key; {_suggestion(fault)}"
         case "missing":
-            message = f"is missing; write it, {EXPLAINED}"
+            return f"is missing; write it, {EXPLAINED}"
         case "string_type":
-            message = 'must be text; write it in quotes, such as "..."'
+            return 'must be text; write it in quotes, such as "..."'
         case "too_short":
-            message = "is empty; write at least one"
+            return "is empty; write at least one"
         case "literal_error":
-            choices = _quoted(get_args(DmarcPolicy))
-            message = f'"{fault["input"]}" is unknown; write one of {choices}'
+            choices = _quoted(get_args(_CHOICES[key]))
+            return f'"{fault["input"]}" is unknown; write one of {choices}'
         case "greater_than_equal" | "less_than_equal" | "int_type":
-            largest = LONGEST_SUPPRESSION_DAYS if key == "suppressions.days" else LARGEST_QUEUE_GIB
-            message = f"{fault['msg'].lower()}; write a whole number from 1 to {largest}"
+            return f"{fault['msg'].lower()}; write a whole number{_RANGES.get(key, '')}"
         case "bool_type":
-            message = "must be true or false, without quotes"
+            return "must be true or false, without quotes"
         case _:
-            message = f"{fault['msg'].lower()}; {EXPLAINED}"
-    return f"{key}: {message}"
+            return f"{fault['msg'].lower()}; {EXPLAINED}"
 
 
 def _suggestion(fault: ErrorDetails) -> str:
     *parents, unknown = (str(part) for part in fault["loc"])
-    known = [key for key in _TABLES[parents[0] if parents else ""].model_fields if key != "file"]
+    keys = _TABLES[parents[0] if parents else ""].model_fields
+    known = [key for key in keys if key not in _NOT_IN_A_FILE]
     close = difflib.get_close_matches(unknown, known, n=1)
     if close:
         return f'write "{close[0]}" if that is meant, or remove it'
@@ -668,6 +829,15 @@ _TABLES: Final[dict[str, type[_Settings]]] = {
     "suppressions": Suppressions,
     "elastic_ips": ElasticIp,
     "queue_volumes": QueueVolume,
+    "delivery": EnvironmentDelivery,
+}
+# What `load` says of an environment, never its file.
+_NOT_IN_A_FILE: Final = frozenset({"file", "suffix"})
+_CHOICES: Final = {"dmarc.policy": DmarcPolicy, "delivery.approval": Approval}
+_RANGES: Final = {
+    "host.queue_volume_gib": f" from 1 to {LARGEST_QUEUE_GIB}",
+    "suppressions.days": f" from 1 to {LONGEST_SUPPRESSION_DAYS}",
+    "delivery.order": ", 1 for the first to be deployed",
 }
 
 

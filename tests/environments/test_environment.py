@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -330,6 +331,31 @@ FAULTS = {
         "queue_volumes.us-east-1a.volume_id",
         'such as "vol-0123456789abcdef0"',
     ),
+    "unknown approval": (
+        ("[tags]", '[delivery]\norder = 1\napproval = "never"\n[tags]'),
+        "delivery.approval",
+        '"never" is unknown; write one of "permissions", "always"',
+    ),
+    "order before the first": (
+        ("[tags]", "[delivery]\norder = 0\n[tags]"),
+        "delivery.order",
+        "write a whole number, 1 for the first to be deployed",
+    ),
+    "order in words": (
+        ("[tags]", '[delivery]\norder = "first"\n[tags]'),
+        "delivery.order",
+        "write a whole number",
+    ),
+    "delivery without an order": (
+        ("[tags]", '[delivery]\napproval = "always"\n[tags]'),
+        "delivery.order",
+        "is missing",
+    ),
+    "suffix in the file": (
+        ('region = "us-east-1"', 'region = "us-east-1"\nsuffix = "anna"'),
+        "suffix",
+        "unknown key; remove it",
+    ),
     "reserved tag": (
         ('project = "postern"', '"aws:project" = "postern"'),
         "tags.aws:project",
@@ -481,17 +507,27 @@ def test_a_script_that_carries_what_it_could_fetch_is_refused(
     assert "1048576 are the most; let it fetch what it needs" in message
 
 
+def test_only_an_environment_with_a_delivery_is_delivered(
+    write_environment: WriteEnvironment,
+) -> None:
+    assert load(write_environment()).delivery is None
+    delivered = load(write_environment(("[tags]", "[delivery]\norder = 2\n[tags]"))).delivery
+    assert delivered is not None
+    assert (delivered.order, delivered.approval) == (2, "permissions")
+
+
 def test_the_annotated_example_shows_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     tables: list[type[BaseModel]] = [Environment, *_tables()]
     for table in tables:
         for key in table.model_fields:
-            if key != "file":
+            if key not in ("file", "suffix"):
                 assert key in text, f"example.toml does not explain {key}"
 
 
 def _tables() -> list[type[BaseModel]]:
-    types = (field.annotation for field in Environment.model_fields.values())
+    annotations = (field.annotation for field in Environment.model_fields.values())
+    types = [part for annotation in annotations for part in (annotation, *get_args(annotation))]
     return [table for table in types if isinstance(table, type) and issubclass(table, BaseModel)]
 
 
