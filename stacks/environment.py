@@ -101,7 +101,30 @@ def _check_domain(name: str) -> str:
     return name
 
 
-def _check_mailbox(address: str) -> str:
+def check_account(account: str) -> str:
+    """`account`, if it is an AWS account's 12 digits; a validator of pydantic's."""
+    if not re.fullmatch(r"\d{12}", account):
+        raise _invalid(
+            f'"{account}" is not an AWS account; write its 12 digits in quotes, such as '
+            '"111122223333"'
+        )
+    return account
+
+
+def check_region(region: str) -> str:
+    """`region`, if it is a Region that can be deployed to; a validator of pydantic's."""
+    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+        raise _invalid(f'"{region}" is not an AWS Region; write one such as "us-east-1"')
+    if region.startswith(("cn-", "us-gov-", "us-iso", "eu-iso")):
+        raise _invalid(
+            f'"{region}" has other resource names, API host names or Debian images than the '
+            "rest of AWS, and none was tried; write a Region outside China and GovCloud"
+        )
+    return region
+
+
+def check_mailbox(address: str) -> str:
+    """`address`, if it is a plain mail address; a validator of pydantic's."""
     match = MAILBOX.fullmatch(address)
     if match is None:
         raise _invalid(
@@ -223,7 +246,7 @@ class Dmarc(_Settings):
     @field_validator("report_address")
     @classmethod
     def _check_report_address(cls, address: str) -> str:
-        if len(_check_mailbox(address)) > LONGEST_REPORT_ADDRESS:
+        if len(check_mailbox(address)) > LONGEST_REPORT_ADDRESS:
             raise _invalid(
                 f'"{address}" does not fit into the DMARC record, one string of 255 bytes; write '
                 f"an address of at most {LONGEST_REPORT_ADDRESS} characters"
@@ -456,27 +479,8 @@ class Environment(_Settings):
             )
         return file
 
-    @field_validator("account")
-    @classmethod
-    def _check_account(cls, account: str) -> str:
-        if not re.fullmatch(r"\d{12}", account):
-            raise _invalid(
-                f'"{account}" is not an AWS account; write its 12 digits in quotes, such as '
-                '"111122223333"'
-            )
-        return account
-
-    @field_validator("region")
-    @classmethod
-    def _check_region(cls, region: str) -> str:
-        if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
-            raise _invalid(f'"{region}" is not an AWS Region; write one such as "us-east-1"')
-        if region.startswith(("cn-", "us-gov-", "us-iso", "eu-iso")):
-            raise _invalid(
-                f'"{region}" has other resource names, API host names or Debian images than the '
-                "rest of AWS, and none was tried; write a Region outside China and GovCloud"
-            )
-        return region
+    _check_account = field_validator("account")(check_account)
+    _check_region = field_validator("region")(check_region)
 
     @field_validator("availability_zones")
     @classmethod
@@ -522,7 +526,7 @@ class Environment(_Settings):
     @field_validator("postmaster", "alert_address")
     @classmethod
     def _check_own_mailbox(cls, address: str, info: ValidationInfo) -> str:
-        _check_mailbox(address)
+        check_mailbox(address)
         if address.rpartition("@")[2] == info.data.get("sending_domain"):
             raise _invalid(
                 f'"{address}" is at the sending domain, which has no MX record and receives '
