@@ -61,6 +61,12 @@ diff: .venv/.installed node_modules/.installed ## What a deployment would change
 	cdk --context environment=$(ENV) diff '$(ENV)/*'
 
 ## Housekeeping
+.PHONY: release
+release: .venv/.installed node_modules/.installed ## Keep this version's templates in lab/releases/, for the test that updates from them; then raise the version in pyproject.toml
+	rm -rf cdk.out
+	cdk --context environment=lab synth --quiet
+	python3 -m lab.release cdk.out
+
 .PHONY: clean
 clean: ## Remove what make installed and built here (the lab's images in /var/cache/postern stay)
 	rm -rf .venv .venv-cloud node_modules cdk.out .lab .mypy_cache .pytest_cache .ruff_cache *.egg-info

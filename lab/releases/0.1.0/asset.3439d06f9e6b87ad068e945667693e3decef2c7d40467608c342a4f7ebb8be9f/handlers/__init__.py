@@ -1,0 +1,1 @@
+"""One Lambda entry module per custom resource."""
