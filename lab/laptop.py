@@ -21,6 +21,7 @@ mount --bind "$1/resolv.conf" /etc/resolv.conf
 if [ -e /etc/nsswitch.conf ]; then mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf; fi
 if [ -d /run/nscd ]; then mount -t tmpfs -o ro tmpfs /run/nscd; fi
 unset $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\|[A-Za-z]*_[Pp][Rr][Oo][Xx][Yy]\\)=.*/\\1/p') _
+unset POSTERN_SUFFIX
 set -a; . "$1/environment"; set +a
 shift
 exec "$@"

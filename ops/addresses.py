@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ops.command_lines import cdk_deploy, postern
 from ops.deployment import CannotTell, Deployment, NotDeployed, Stack
 from ops.options import EnvironmentName, Json, console, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
@@ -73,7 +74,7 @@ def findings(deployment: Deployment, addresses: Sequence[Address]) -> list[Findi
 
 
 def _finding(deployment: Deployment, address: Address, *, sending: bool) -> Finding:
-    name, domain = deployment.settings.name, deployment.settings.sending_domain
+    domain = deployment.settings.sending_domain
     evidence = "; ".join(
         (
             f"reverse DNS {address.reverse_dns or 'none'}"
@@ -83,14 +84,19 @@ def _finding(deployment: Deployment, address: Address, *, sending: bool) -> Find
             _belonging(address),
         )
     )
-    deploy = f"cdk --context environment={name} deploy '{name}/*'"
+    deploy = cdk_deploy(deployment.settings)
     if not address.wanted:
         remedy = f"Something else holds it: see what {address.held_by} is before it is released."
         if not address.held_by:
+            # A sandbox takes no address from its file.
+            again = (
+                f"Take it into use again ([elastic_ips] in {deployment.settings.file}), or give"
+                if deployment.settings.suffix is None
+                else "Give"
+            )
             remedy = (
-                f"It costs {COST}, and its reputation fades unused. Take it into use again "
-                f"([elastic_ips] in {deployment.settings.file}), or give it up: postern addresses "
-                f"release {address.address} --environment {name}"
+                f"It costs {COST}, and its reputation fades unused. {again} it up: "
+                f"{postern(deployment.settings, f'addresses release {address.address}')}"
             )
     elif address.reverse_dns != domain:
         remedy = f"Receivers refuse mail from it: its reverse DNS must be {domain}. Run: {deploy}"
@@ -133,8 +139,8 @@ def release(
     if not confirm(address):
         raise Refused(f"{address.address} was kept.")
     again = (
-        f"Run it again to go on: postern addresses release {address.address} --environment "
-        f"{deployment.settings.name}"
+        "Run it again to go on: "
+        f"{postern(deployment.settings, f'addresses release {address.address}')}"
     )
     kept = f"{address.address} is still yours"
     try:
@@ -157,7 +163,7 @@ def _releasable(deployment: Deployment, wanted: str) -> Address:
     if not found:
         raise Refused(
             f"{wanted} is no Elastic IP of {settings.account} in {settings.region}: it was "
-            f"released already, or mistyped. See postern addresses --environment {settings.name}"
+            f"released already, or mistyped. See {postern(settings, 'addresses')}"
         )
     (address,) = found
     identity = deployment.stack_name("SendingIdentity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from stacks.environment import Environment, load
+from ops.command_lines import cdk_deploy
+from stacks.environment import SUFFIX_VARIABLE, Environment, load
 
 ENVIRONMENTS = Path("environments")
 STACKS = ("SendingIdentity", "Network", "MailHosts", "Monitoring")
@@ -94,7 +96,7 @@ class Deployment:
 
     @classmethod
     def load(cls, name: str, *, folder: Path = ENVIRONMENTS) -> Deployment:
-        """The environment of this name.
+        """The environment of this name, or with POSTERN_SUFFIX its sandbox.
 
         Raises:
             InvalidEnvironment: there is no such file, or it has a fault; nothing was asked yet.
@@ -103,7 +105,7 @@ class Deployment:
         """
         file = folder / f"{name}.toml"
         try:
-            settings = load(file)
+            settings = load(file, suffix=os.environ.get(SUFFIX_VARIABLE) or None)
         except OSError as error:
             raise CannotTell(f"{file} could not be read: {error}") from error
         deployment = cls(settings)
@@ -199,8 +201,7 @@ class Deployment:
             if "does not exist" in str(error):
                 raise NotDeployed(
                     f"There is no stack {name} in {self.settings.account}, "
-                    f"{self.settings.region}. Deploy it: cdk --context "
-                    f"environment={self.settings.name} deploy '{self.settings.name}/*'"
+                    f"{self.settings.region}. Deploy it: {cdk_deploy(self.settings)}"
                 ) from error
             raise CannotTell(_explained("cloudformation", "describe_stacks", error)) from error
         except BotoCoreError as error:

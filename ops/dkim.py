@@ -17,12 +17,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from ops import hosted_zone, run_command
+from ops.command_lines import cdk_deploy, make_diff, postern
 from ops.deployment import CannotTell, Deployment, MailHost
 from ops.dns_answers import Dns, Server, zone_file_text
 from ops.environment_file import replace_dkim
 from ops.options import EnvironmentName, Json, console, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
-from stacks.environment import Dkim
+from stacks.environment import SUFFIX_VARIABLE, Dkim
 
 # What sendmail's confTO_QUEUERETURN says: then a message is returned to its sender.
 QUEUE_LIFETIME: Final = timedelta(days=5)
@@ -327,7 +328,7 @@ def _queue_finding(deployment: Deployment, host: MailHost, *, now: datetime) -> 
             verdict=Verdict.WRONG,
             evidence=evidence,
             remedy="Mail that the old key signed may be among it. Release or delete it first: "
-            f"postern queue list --environment {deployment.settings.name}",
+            f"{postern(deployment.settings, 'queue list')}",
         )
     return Finding(check=check, verdict=Verdict.FINE, evidence=evidence)
 
@@ -411,14 +412,18 @@ def rotate(
 
 
 def _look(deployment: Deployment, *, wanted: str | None) -> tuple[Plan | None, list[Finding]]:
-    now = datetime.now(UTC)
-    try:
-        planned = plan(
-            deployment.settings.dkim,
-            used=used_selectors(deployment),
-            wanted=wanted,
-            year=now.year,
+    settings, now = deployment.settings, datetime.now(UTC)
+    if settings.suffix is not None:
+        not_its_own = Finding(
+            check="next step",
+            verdict=Verdict.WRONG,
+            evidence=f"{settings.name} is a sandbox: its selectors are those of {settings.file}",
+            remedy=f"Rotate where they are shared: {SUFFIX_VARIABLE}= postern dkim rotate "
+            f"--environment {settings.file.stem}. {settings.name} follows when it is deployed.",
         )
+        return None, [not_its_own]
+    try:
+        planned = plan(settings.dkim, used=used_selectors(deployment), wanted=wanted, year=now.year)
     except NoPlan as error:
         refused = Finding(
             check="next step",
@@ -461,18 +466,16 @@ def _tell(
 
 
 def _next_commands(deployment: Deployment, step: Step) -> list[str]:
-    name = deployment.settings.name
-    commands = [f"make diff ENV={name}", _deploy(deployment, step)]
+    commands = [make_diff(deployment.settings), _deploy(deployment, step)]
     if step is not Step.RETIRE:
-        commands.append(f"postern dkim rotate --environment {name}")
+        commands.append(postern(deployment.settings, "dkim rotate"))
     return commands
 
 
 def _deploy(deployment: Deployment, step: Step) -> str:
     """The command that deploys a step: only another signing selector replaces the hosts."""
-    name = deployment.settings.name
-    stacks = f"'{name}/*'" if step is Step.SIGN else f"{name}/SendingIdentity"
-    return f"cdk --context environment={name} deploy {stacks}"
+    stacks = "*" if step is Step.SIGN else "SendingIdentity"
+    return cdk_deploy(deployment.settings, stacks)
 
 
 def _listed(names: Collection[str]) -> str:

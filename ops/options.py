@@ -15,7 +15,11 @@ from stacks.environment import InvalidEnvironment
 
 EnvironmentName = Annotated[
     str,
-    typer.Option("--environment", "-e", help="The environment: the name of its file, no .toml"),
+    typer.Option(
+        "--environment",
+        "-e",
+        help="The environment: its file's name, no .toml. With POSTERN_SUFFIX set, its sandbox",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text")]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ops import hosted_zone, run_command
+from ops.command_lines import cdk_deploy
 from ops.deployment import CannotTell, Deployment, NotDeployed
 from ops.dns_answers import zone_file_text
 from ops.verdicts import Finding, Verdict
@@ -68,14 +69,13 @@ def claims(deployment: Deployment, addresses: Sequence[str]) -> list[Claim]:
 
 
 def _claim(deployment: Deployment, name: str, check: str, look: Callable[[], _Seen]) -> Claim:
-    environment = deployment.settings.name
     try:
         evidence, values = look()
     except _Untrue as untrue:
         verdict, evidence, values = Verdict.WRONG, str(untrue), {}
         remedy = (
-            f"The request does not say it. Deploy what is missing (cdk --context "
-            f"environment={environment} deploy '{environment}/*'), then write the request again."
+            "The request does not say it. Deploy what is missing "
+            f"({cdk_deploy(deployment.settings)}), then write the request again."
         )
     except NotDeployed as error:
         verdict, evidence, values = Verdict.UNKNOWN, str(error), {}

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from ops.command_lines import cdk_deploy, postern
 from ops.deployment import CannotTell, Deployment
 from ops.options import EnvironmentName, Json, told_errors
 from ops.port25_claims import Claim, claims
@@ -234,7 +235,7 @@ def _steps(deployment: Deployment, language: Language, addresses: Sequence[str])
             form=FORM,
             addresses=", ".join(addresses),
             domain=settings.sending_domain,
-            doctor=f"postern doctor --environment {settings.name}",
+            doctor=postern(settings, "doctor"),
         )
         for step in _STEPS[language]
     ]
@@ -254,7 +255,7 @@ def _use_case(deployment: Deployment) -> Finding:
 
 
 def _name_finding(deployment: Deployment, address: str, found: str) -> Finding:
-    domain, environment = deployment.settings.sending_domain, deployment.settings.name
+    domain = deployment.settings.sending_domain
     check = f"reverse DNS of {address}"
     if found == domain:
         return Finding(check=check, verdict=Verdict.FINE, evidence=found)
@@ -262,8 +263,8 @@ def _name_finding(deployment: Deployment, address: str, found: str) -> Finding:
         check=check,
         verdict=Verdict.WRONG,
         evidence=found or "none",
-        remedy=f"It must be {domain} before you ask. Deploy again, which sets it: cdk --context "
-        f"environment={environment} deploy {environment}/SendingIdentity",
+        remedy=f"It must be {domain} before you ask. Deploy again, which sets it: "
+        f"{cdk_deploy(deployment.settings, 'SendingIdentity')}",
     )
 
 

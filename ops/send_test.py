@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ops.command_lines import postern
 from ops.deployment import Deployment
 from ops.on_hosts import HostName, ask, end
 from ops.options import EnvironmentName, Json, console, told_errors
@@ -45,7 +46,7 @@ open it, in the spam folder if need be, and look for the header Authentication-R
   Outlook  ⋯ > View > View message source: search for Authentication-Results
   Naver    ⋮ > 원문 보기: search for Authentication-Results
 It has to say spf=pass, dkim=pass with header.d={domain}, and dmarc=pass.
-Anything else: postern doctor --environment {environment} says which record is at fault."""
+Anything else: {doctor} says which record is at fault."""
 
 
 def send_test(
@@ -70,7 +71,7 @@ def send_test(
         {"host": each.instance_id, "zone": each.zone, **answer} for each, answer in answers.by_host
     ]
     domain = deployment.settings.sending_domain
-    how_to_read = HOW_TO_READ.format(domain=domain, environment=deployment.settings.name)
+    how_to_read = HOW_TO_READ.format(domain=domain, doctor=postern(deployment.settings, "doctor"))
     if not as_json:
         _show(messages)
         if any(message["outcome"] == "delivered" for message in messages):

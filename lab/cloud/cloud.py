@@ -22,6 +22,7 @@ from lab.cloud.listeners import exposed_addresses
 from lab.cloud.stack_events import EventReader, StackEvent, followed, stack_events
 from lab.control import LabError
 from lab.places import PROJECT, Places
+from stacks.environment import SUFFIX_VARIABLE
 
 START_SECONDS = 60
 
@@ -319,11 +320,13 @@ class Cloud:
                 raise
 
     def _cdk_environment(self) -> dict[str, str]:
-        """The caller's environment, pointed at the emulator and free of accounts and proxies."""
+        """The caller's environment, for the emulator: no accounts, proxies and sandboxes."""
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("AWS_") and not name.lower().endswith("_proxy")
+            if not name.startswith("AWS_")
+            and not name.lower().endswith("_proxy")
+            and name != SUFFIX_VARIABLE
         }
         return {
             **inherited,

@@ -7,6 +7,7 @@ from functools import partial
 
 import dns.reversename
 
+from ops.command_lines import cdk_deploy, postern
 from ops.doctor.facts import Address, Facts
 from ops.doctor.untold import told
 from ops.verdicts import Finding, Verdict
@@ -39,13 +40,12 @@ def _in_use(facts: Facts, address: Address) -> Finding:
     check = f"Use of {address.address}"
     if address.associated:
         return Finding(check=check, verdict=Verdict.FINE, evidence="associated")
-    name = facts.settings.name
     return Finding(
         check=check,
         verdict=Verdict.WRONG,
         evidence=f"{address.allocation_id} is associated with nothing: no mail leaves from it",
-        remedy=f"Deploy the network: cdk --context environment={name} deploy '{name}/*'. If its "
-        "zone is no longer used: postern addresses",
+        remedy=f"Deploy the network: {cdk_deploy(facts.settings)}. If its zone is no longer used: "
+        f"{postern(facts.settings, 'addresses')}",
     )
 
 

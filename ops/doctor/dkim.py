@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from ops.command_lines import postern
 from ops.deployment import CannotTell
 from ops.doctor.facts import Facts
 from ops.doctor.untold import told
@@ -145,4 +146,4 @@ def same_key(record: str, host_key: str) -> bool:
 
 
 def _rotate(facts: Facts) -> str:
-    return f"postern dkim rotate --environment {facts.settings.name}"
+    return postern(facts.settings, "dkim rotate")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ops.command_lines import cdk_deploy, postern
 from ops.deployment import CannotTell, MailHost
 from ops.doctor.dkim import same_key
 from ops.doctor.facts import Facts
@@ -67,8 +68,8 @@ READINGS = (
             f"{'open' if report['port25_open'] == 1 else 'closed'}: "
             f"{report.get('port25_checked', 'the host does not say by whom')}"
         ),
-        remedy="AWS blocks port 25 until asked, and again when it finds reason to: postern "
-        "port25-request --environment {environment} writes the request. If it was open before, see "
+        remedy="AWS blocks port 25 until asked, and again when it finds reason to: "
+        "{port25_request} writes the request. If it was open before, see "
         "the account's AWS Health events and mail. Mail waits in the queue, for up to five days.",
     ),
     Reading(
@@ -88,7 +89,7 @@ READINGS = (
             f"{_duration(report['oldest_age_seconds'])} old"
             + (f", {report['held']} held" if report.get("held") else "")
         ),
-        remedy="postern queue list --environment {environment} says whose mail waits and why.",
+        remedy="{queue_list} says whose mail waits and why.",
     ),
     Reading(
         check="messages set aside",
@@ -96,7 +97,7 @@ READINGS = (
         wrong=_above(0),
         shown=lambda report: f"{report['set_aside']}",
         remedy="sendmail could not read these queue files and renamed them (Qf): nothing sends "
-        "them. postern queue list --environment {environment} shows them; see "
+        "them. {queue_list} shows them; see "
         "docs/operations.md, the queue.",
     ),
     Reading(
@@ -134,7 +135,7 @@ READINGS = (
         key="queue_disk_percent",
         wrong=_above(FULLEST_PERCENT),
         shown=lambda report: f"{report['queue_disk_percent']} % full",
-        remedy="postern queue list --environment {environment}: what fills it? Full, the host "
+        remedy="{queue_list}: what fills it? Full, the host "
         "accepts no more mail. host.queue_volume_gib can grow.",
     ),
     Reading(
@@ -142,7 +143,7 @@ READINGS = (
         key="queue_inodes_percent",
         wrong=_above(FULLEST_PERCENT),
         shown=lambda report: f"{report['queue_inodes_percent']} % used",
-        remedy="Very many messages wait: postern queue list --environment {environment}. "
+        remedy="Very many messages wait: {queue_list}. "
         "host.queue_volume_gib can grow, and the inodes with it.",
     ),
     Reading(
@@ -248,7 +249,7 @@ def _identity_findings(facts: Facts, prefix: str, told: Mapping[str, str]) -> It
         for name, value in wanted.items()
         if name not in missing and told[name] != value
     ]
-    deploy = f"cdk --context environment={settings.name} deploy '{settings.name}/*'"
+    deploy = cdk_deploy(settings)
     yield Finding(
         check=f"{prefix}: settings",
         verdict=Verdict.WRONG if others else Verdict.UNKNOWN if missing else Verdict.FINE,
@@ -321,7 +322,11 @@ def _key(facts: Facts, prefix: str, told: Mapping[str, str]) -> Finding:
 def _report_findings(
     facts: Facts, prefix: str, host: MailHost, report: Mapping[str, Any], problems: str
 ) -> Iterator[Finding]:
-    names = {"environment": facts.settings.name, "instance": host.instance_id}
+    names = {
+        "instance": host.instance_id,
+        "port25_request": postern(facts.settings, "port25-request"),
+        "queue_list": postern(facts.settings, "queue list"),
+    }
     for reading in READINGS:
         check = f"{prefix}: {reading.check}"
         value = report.get(reading.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ops.command_lines import cdk_deploy
 from ops.doctor.facts import Facts
 from ops.verdicts import Finding, Verdict
 
@@ -20,8 +21,7 @@ def check_alarms(facts: Facts) -> Iterator[Finding]:
             check="Alarms",
             verdict=Verdict.WRONG,
             evidence="the stack Monitoring has no alarm",
-            remedy=f"Deploy it: cdk --context environment={facts.settings.name} deploy "
-            f"'{facts.settings.name}/*'",
+            remedy=f"Deploy it: {cdk_deploy(facts.settings)}",
         )
         return
     for alarm in alarms:
@@ -99,8 +99,7 @@ def check_subscriptions(facts: Facts) -> Iterator[Finding]:
                 check=check,
                 verdict=Verdict.WRONG,
                 evidence=f"{facts.settings.alert_address} of {facts.settings.file} is not told",
-                remedy=f"Deploy Monitoring: cdk --context environment={facts.settings.name} deploy "
-                f"'{facts.settings.name}/*'",
+                remedy=f"Deploy Monitoring: {cdk_deploy(facts.settings)}",
             )
         else:
             endpoints = ", ".join(subscription["Endpoint"] for subscription in subscriptions)

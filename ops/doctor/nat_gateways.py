@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from ops.command_lines import cdk_deploy
 from ops.doctor.facts import Facts
 from ops.doctor.untold import told
 from ops.verdicts import Finding, Verdict
@@ -100,5 +101,4 @@ def _remedy(facts: Facts, gateway: dict[str, Any]) -> str:
 
 
 def _deploy(facts: Facts) -> str:
-    name = facts.settings.name
-    return f"Deploy the network again: cdk --context environment={name} deploy '{name}/*'"
+    return f"Deploy the network again: {cdk_deploy(facts.settings)}"

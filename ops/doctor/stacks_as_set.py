@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ops.command_lines import cdk_deploy, make_diff
 from ops.deployment import STACKS, NotDeployed, Stack
 from ops.doctor.facts import Facts
 from ops.verdicts import Finding, Verdict
@@ -155,10 +156,9 @@ def _compared(facts: Facts, check: str, *, wanted: str, deployed: str, stack: St
 
 
 def _deploy(facts: Facts) -> str:
-    name = facts.settings.name
     return (
-        f"Look at what a deployment would change (make diff ENV={name}), then deploy it or put the "
-        f"file back: cdk --context environment={name} deploy '{name}/*'"
+        f"Look at what a deployment would change ({make_diff(facts.settings)}), then deploy it or "
+        f"put the file back: {cdk_deploy(facts.settings)}"
     )
 
 

@@ -1,5 +1,6 @@
 """What is deployed: only of the environment's own account, and never made up."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 from botocore.stub import Stubber
 
+from ops.command_lines import cdk_deploy, make_diff, postern
 from ops.deployment import CannotTell, Deployment, NotDeployed
 from stacks.environment import InvalidEnvironment, load
+from tests.ops.deployed import write_environment
 from tests.stacks.conftest import ROOT
 
 ENVIRONMENTS = ROOT / "environments"
@@ -42,6 +45,42 @@ def test_an_environment_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "prod.toml").mkdir()
     with pytest.raises(CannotTell, match=r"prod\.toml could not be read"):
         Deployment.load("prod", folder=tmp_path)
+
+
+def test_with_a_suffix_it_is_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Deployment, "_require_its_account", lambda _deployment: None)
+    write_environment(tmp_path, name="dev")
+    for suffix, name in [("anna", "dev-anna"), ("", "dev")]:
+        monkeypatch.setenv("POSTERN_SUFFIX", suffix)
+        deployment = Deployment.load("dev", folder=tmp_path)
+        assert deployment.stack_name("Network") == f"postern-{name}-Network"
+    monkeypatch.setenv("POSTERN_SUFFIX", "Anna")
+    with pytest.raises(InvalidEnvironment, match=r"dev\.toml: POSTERN_SUFFIX: "):
+        Deployment.load("dev", folder=tmp_path)
+
+
+def test_the_commands_that_are_told_are_right_for_a_sandbox_too(tmp_path: Path) -> None:
+    file = write_environment(tmp_path, name="dev")
+    shared, sandbox = load(file), load(file, suffix="anna")
+    assert cdk_deploy(shared) == "cdk --context environment=dev deploy 'dev/*'"
+    assert cdk_deploy(sandbox) == (
+        "POSTERN_SUFFIX=anna cdk --context environment=dev deploy 'dev-anna/*'"
+    )
+    assert cdk_deploy(sandbox, "Network").endswith(" deploy dev-anna/Network")
+    assert make_diff(shared) == "make diff ENV=dev"
+    assert make_diff(sandbox) == "POSTERN_SUFFIX=anna make diff ENV=dev"
+    assert postern(shared, "doctor") == "postern doctor --environment dev"
+    assert postern(sandbox, "doctor") == "POSTERN_SUFFIX=anna postern doctor --environment dev"
+
+
+def test_no_message_has_a_command_of_its_own() -> None:
+    """It would be wrong for a sandbox."""
+    for path in (ROOT / "ops").rglob("*.py"):
+        if path.name != "command_lines.py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(
+                r"environment=\{|ENV=\{|--environment \{(?!settings\.file)", text
+            ), path
 
 
 def test_credentials_of_another_account_are_refused(deployment: Deployment) -> None:

@@ -294,6 +294,26 @@ def test_retiring_removes_the_old_selector(world: World, run: Run, tmp_path: Pat
     assert file.read_text() == before.replace('["s2026a", "s2026b"]', '["s2026b"]')
 
 
+@pytest.mark.parametrize("command", ["rotate", "status"])
+def test_a_sandbox_has_no_selectors_of_its_own_to_rotate(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    file = write_environment(tmp_path, name="dev")
+    before = file.read_bytes()
+    sandbox = world.deployment(file)
+    sandbox.settings = load(file, suffix="anna")
+    monkeypatch.setattr(Deployment, "load", lambda _name: sandbox)
+
+    refused = CliRunner().invoke(app, ["dkim", command, "--environment", "dev"])
+
+    told = " ".join(refused.stdout.split())
+    assert refused.exit_code == 1
+    assert f"dev-anna is a sandbox: its selectors are those of {file}" in told
+    assert "POSTERN_SUFFIX= postern dkim rotate --environment dev. dev-anna follows" in told
+    assert file.read_bytes() == before
+    assert sandbox.calls == []
+
+
 def _key_not_deployed(world: World) -> None:
     world.keys = ["s2026a"]
 
