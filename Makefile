@@ -11,28 +11,29 @@ export CDK_DISABLE_VERSION_CHECK := 1
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 PYTHON ?= python3
-ENV ?= example
+# A sandbox is the stage of this name: make diff ENV=dev POSTERN_SUFFIX=anna
+STAGE = $(ENV)$(addprefix -,$(POSTERN_SUFFIX))
 SOURCES := app.py lab ops stacks tests user_data
-HOST_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables python3-venv systemd-container
+LAB_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
 # A machine that has just started may be upgrading itself: its lock is waited for.
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=300
 
 ## The main job
 .PHONY: try
-try: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Deploy into an emulated AWS, boot, send a mail, show what two receivers say
+try: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Deploy into an emulated AWS, boot, send a mail, show what two receivers say
 	postern lab try
 
 .PHONY: rollback
-rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Deploy while DNS holds another DKIM key: the host signals failure, the deployment rolls back
+rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Deploy while DNS holds another DKIM key: the host signals failure, the deployment rolls back
 	postern lab rollback
 
 .PHONY: faults
-faults: .venv/.installed .venv-cloud/.installed node_modules/.installed host-packages ## Harm host, volume, network, receivers and AWS under a stream of mail, and account for every message
+faults: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Harm host, volume, network, receivers and AWS under a stream of mail, and account for every message
 	postern lab faults --report docs/reliability-figures.md
 
 ## Tests
 .PHONY: test
-test: lint .venv-cloud/.installed node_modules/.installed host-packages ## Everything, the lab included (root on Debian 12 or 13)
+test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everything, the lab included (root on Debian 12 or 13)
 	@postern lab fit
 	pytest
 
@@ -57,8 +58,16 @@ synth: .venv/.installed node_modules/.installed ## Write every environment's tem
 	cdk synth --quiet
 
 .PHONY: diff
-diff: .venv/.installed node_modules/.installed ## What a deployment would change: make diff ENV=prod
-	cdk --context environment=$(ENV) diff '$(ENV)/*'
+diff: named .venv/.installed node_modules/.installed ## What a deployment would change: make diff ENV=prod
+	cdk --context environment='$(ENV)' diff '$(STAGE)/*'
+
+.PHONY: deploy
+deploy: named .venv/.installed node_modules/.installed ## Deploy one environment: make deploy ENV=prod
+	cdk --context environment='$(ENV)' deploy '$(STAGE)/*'
+
+.PHONY: named
+named:
+	@[[ -n "$(ENV)" ]] || { echo "Name the environment: ENV=NAME, one of" $(basename $(notdir $(wildcard environments/*.toml))) >&2; exit 1; }
 
 ## Housekeeping
 .PHONY: release
@@ -75,13 +84,13 @@ clean: ## Remove what make installed and built here (the lab's images in /var/ca
 help:
 	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml | host-packages
+.venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml | venv-module
 	$(PYTHON) -m venv --clear .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --constraint constraints.txt
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv-cloud/.installed: lab/cloud/requirements.txt | host-packages
+.venv-cloud/.installed: lab/cloud/requirements.txt | venv-module
 	$(PYTHON) -m venv --clear .venv-cloud
 	.venv-cloud/bin/pip install --quiet --disable-pip-version-check --requirement lab/cloud/requirements.txt
 	touch $@
@@ -90,12 +99,21 @@ node_modules/.installed: package.json package-lock.json .venv/.installed
 	npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-# Only what is missing is installed, and only by root on Debian; elsewhere the lab says what it needs.
-.PHONY: host-packages
-host-packages:
-	@installed=$$(dpkg-query --show --showformat='$${db:Status-Abbrev}\n' $(HOST_PACKAGES) 2>/dev/null | grep -c '^ii' || true); \
-	if [[ $$(id -u) == 0 && -e /etc/debian_version && $$installed != $(words $(HOST_PACKAGES)) ]]; then \
+# Only what is missing is installed, and only by root on Debian; elsewhere it is said what is needed.
+ROOT_ON_DEBIAN := $$(id -u) == 0 && -e /etc/debian_version
+
+.PHONY: venv-module
+venv-module:
+	@if [[ $(ROOT_ON_DEBIAN) ]] && ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
 	    $(APT_GET) update; \
-	    $(APT_GET) install --yes --no-install-recommends $(HOST_PACKAGES); \
+	    $(APT_GET) install --yes --no-install-recommends python3-venv; \
 	fi
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing; as root: apt-get install python3-venv" >&2; exit 1; }
+
+.PHONY: lab-packages
+lab-packages:
+	@installed=$$(dpkg-query --show --showformat='$${db:Status-Abbrev}\n' $(LAB_PACKAGES) 2>/dev/null | grep -c '^ii' || true); \
+	if [[ $(ROOT_ON_DEBIAN) && $$installed != $(words $(LAB_PACKAGES)) ]]; then \
+	    $(APT_GET) update; \
+	    $(APT_GET) install --yes --no-install-recommends $(LAB_PACKAGES); \
+	fi
