@@ -13,7 +13,7 @@ export CDK_DISABLE_CLI_TELEMETRY := true
 PYTHON ?= python3
 # A sandbox is the stage of this name: make diff ENV=dev POSTERN_SUFFIX=anna
 STAGE = $(ENV)$(addprefix -,$(POSTERN_SUFFIX))
-SOURCES := app.py lab ops stacks tests user_data
+SOURCES := app.py lab ops review stacks tests user_data
 LAB_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
 # A machine that has just started may be upgrading itself: its lock is waited for.
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=300
@@ -48,8 +48,8 @@ lint: .venv/.installed
 	mypy $(SOURCES)
 
 .PHONY: snapshots
-snapshots: .venv/.installed ## Write the reviewed templates anew after an intended change
-	pytest tests/stacks/test_snapshots.py --snapshot-update
+snapshots: .venv/.installed ## Write the reviewed templates anew: tests/snapshots/ENVIRONMENT/
+	python3 -m review.snapshots
 
 ## Templates
 .PHONY: synth

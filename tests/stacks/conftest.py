@@ -1,8 +1,7 @@
-"""How these tests synthesise an environment, and where they keep the reviewed templates."""
+"""How these tests synthesise an environment, and what they look into its templates with."""
 
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,9 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
-from syrupy.assertion import SnapshotAssertion
-from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-from syrupy.location import PyTestLocation
-from syrupy.types import SnapshotIndex
 
 from stacks.environment import load
 from stacks.postern_stage import PosternStage
-from tests.host_files import settings_of
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))
@@ -128,69 +122,8 @@ def statements(template: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
     ]
 
 
-def joined(value: str | dict[str, Any]) -> str:
-    """A string with deploy-time values in it, each written as <what it is>."""
-    if isinstance(value, str):
-        return value
-    if "Fn::Join" in value:
-        separator, parts = value["Fn::Join"]
-        return str(separator).join(joined(part) for part in parts)
-    (described,) = value.values()
-    return f"<{'.'.join(described) if isinstance(described, list) else described}>"
-
-
 def dkim_encryption_key(identity: Mapping[str, Any]) -> str:
     """The logical id of the KMS key that every secret of the SendingIdentity is encrypted with."""
     secrets = resources(identity, "AWS::SecretsManager::Secret").values()
     (key,) = {secret["Properties"]["KmsKeyId"]["Fn::GetAtt"][0] for secret in secrets}
     return str(key)
-
-
-def user_data_of(launch_template: Mapping[str, Any]) -> str:
-    """The launch template's user data, its deploy-time values as `joined` shows them."""
-    return joined(launch_template["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"])
-
-
-def archive_of(document: str, folder: Path) -> bytes:
-    """The archive that this user data names, out of the assembly in `folder`."""
-    key = settings_of(document)["HOST_FILES_KEY"]
-    return (folder / f"asset.{key}").read_bytes()
-
-
-class ReviewedFile(SingleFileSnapshotExtension):
-    """A snapshot is a file in tests/snapshots, named after what it shows."""
-
-    _write_mode = WriteMode.TEXT
-    file_extension = ""
-
-    @classmethod
-    def dirname(cls, *, test_location: PyTestLocation) -> str:
-        return str(Path(test_location.filepath).parents[1] / "snapshots")
-
-    @classmethod
-    def get_snapshot_name(
-        cls,
-        *,
-        test_location: PyTestLocation,  # noqa: ARG003
-        index: SnapshotIndex = 0,
-    ) -> str:
-        return str(index)
-
-
-@pytest.fixture
-def reviewed(snapshot: SnapshotAssertion) -> SnapshotAssertion:
-    """`reviewed(name="Network.json")` equals the text that was reviewed."""
-    return snapshot.use_extension(ReviewedFile)
-
-
-def reviewable(template: Mapping[str, Any]) -> str:
-    """The template as text to review: user data left to a file of its own, hashes left out."""
-    shown = json.loads(json.dumps(template))
-    for launch_template in resources(shown, "AWS::EC2::LaunchTemplate").values():
-        launch_template["Properties"]["LaunchTemplateData"]["UserData"] = "(see user-data.txt)"
-    return without_hashes(json.dumps(shown, indent=2)) + "\n"
-
-
-def without_hashes(text: str) -> str:
-    """What changes with any file of an asset says nothing to a reviewer, who sees the file."""
-    return re.sub(r"\b[0-9a-f]{64}\b", "(hash)", text)

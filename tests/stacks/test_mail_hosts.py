@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.host_files import File, settings_of, unpacked
+from review.host_files import File, settings_of, unpacked
+from review.snapshots import archive_of, joined, user_data_of
 from tests.stacks.conftest import (
     AssemblyOf,
     Synthesise,
     Templates,
-    archive_of,
     dkim_encryption_key,
-    joined,
     only,
     resources,
     statements,
-    user_data_of,
 )
 
 STACK = "MailHosts"

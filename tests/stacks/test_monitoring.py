@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from review.snapshots import joined
 from stacks.environment import load
 from tests.stacks.conftest import (
     ENVIRONMENTS,
@@ -14,7 +15,6 @@ from tests.stacks.conftest import (
     AssemblyOf,
     Synthesise,
     Templates,
-    joined,
     only,
     resources,
 )

@@ -2,7 +2,8 @@
 
 import ipaddress
 
-from tests.stacks.conftest import Synthesise, Templates, joined, only, resources
+from review.snapshots import joined
+from tests.stacks.conftest import Synthesise, Templates, only, resources
 
 STACK = "Network"
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from review.snapshots import joined
 from tests.stacks.conftest import (
     Synthesise,
     Templates,
     dkim_encryption_key,
-    joined,
     records,
     resources,
 )

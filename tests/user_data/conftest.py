@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import user_data
-from tests.host_files import File, unpacked, written
+from review.host_files import File, unpacked, written
 
 SETTINGS = user_data.HostSettings(
     region="us-east-1",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import user_data
-from tests.host_files import File, settings_of, unpacked, written
+from review.host_files import File, settings_of, unpacked, written
 from tests.user_data.conftest import SETTINGS, document
 
 FOLDER = Path(user_data.__file__).parent

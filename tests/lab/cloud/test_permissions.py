@@ -29,10 +29,10 @@ from botocore.exceptions import ClientError
 
 from lab.cloud.cloud import Cloud
 from lab.places import PROJECT
+from review.host_files import settings_of
 from stacks.custom_resources.handlers import dkim_key, reverse_dns
 from stacks.custom_resources.handlers.cloudformation import NOT_PERMITTED
 from stacks.environment import load
-from tests.host_files import settings_of
 from tests.lab.cloud.conftest import running_cloud
 from tests.lab.waiting import PATIENCE_SECONDS
 from tests.stacks.custom_resources.requests import request

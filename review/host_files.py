@@ -43,17 +43,3 @@ def unpacked(archive: bytes) -> Mapping[str, File]:
                 yield f"/{member.name}", File(f"{member.mode:04o}", stream.read().decode())
 
     return dict(members())
-
-
-def shown(document: str, archive: bytes) -> str:
-    """Both as text to review, with every file as it is on the host."""
-    return "\n".join(
-        [
-            f"==== user data ====\n{document}",
-            "==== the archive that first-boot unpacks ====",
-            *(
-                f"---- {path} ({file.mode}) ----\n{file.content}"
-                for path, file in unpacked(archive).items()
-            ),
-        ]
-    )
