@@ -3,6 +3,7 @@
 import aws_cdk as cdk
 from constructs import Construct
 
+from stacks.doctor_access import DoctorAccess
 from stacks.environment import Environment
 from stacks.mail_hosts import MailHosts
 from stacks.monitoring import Monitoring
@@ -13,10 +14,13 @@ from stacks.sending_identity import SendingIdentity
 class PosternStage(cdk.Stage):
     """The environment's stacks, split by how long their contents live.
 
-    CloudFormation calls them postern-<environment>-<stack>.
+    CloudFormation calls them postern-<environment>-<stack>. An environment that a pipeline delivers
+    lets the pipeline's gate, `gate_role_arn`, look at it; nothing else depends on that.
     """
 
-    def __init__(self, scope: Construct, settings: Environment) -> None:
+    def __init__(
+        self, scope: Construct, settings: Environment, *, gate_role_arn: str | None = None
+    ) -> None:
         super().__init__(
             scope,
             settings.name,
@@ -46,5 +50,7 @@ class PosternStage(cdk.Stage):
         # Its references are names and outputs, which have to be there.
         monitoring.add_stack_dependency(network)
         monitoring.add_stack_dependency(hosts)
+        if settings.delivery and gate_role_arn:
+            DoctorAccess(self, "DoctorAccess", settings=settings, gate_role_arn=gate_role_arn)
         for key, value in settings.tags.items():
             cdk.Tags.of(self).add(key, value)
