@@ -69,6 +69,10 @@ deploy: named .venv/.installed node_modules/.installed ## Deploy one environment
 named:
 	@[[ -n "$(ENV)" ]] || { echo "Name the environment: ENV=NAME, one of" $(basename $(notdir $(wildcard environments/*.toml))) >&2; exit 1; }
 
+.PHONY: gate
+gate: named .venv/.installed ## What a deployment has to pass before the next environment's: make gate ENV=prod
+	postern doctor --environment $(ENV) --json --settle 15 --without Blocklists
+
 ## Housekeeping
 .PHONY: release
 release: .venv/.installed node_modules/.installed ## Keep this version's templates in lab/releases/, for the test that updates from them; then raise the version in pyproject.toml

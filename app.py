@@ -2,15 +2,21 @@
 
 With `--context environment=NAME` that file alone is read: faster, and an environment can be
 deployed while another one's file is being edited. With POSTERN_SUFFIX too, its sandbox alone.
+With all of them, and a delivery.toml, comes `Delivery`: the pipeline that deploys those that ask
+for it.
 """
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
+from stacks import delivery_settings
+from stacks.delivery import Delivered, Delivery, gate_role_arn, in_order
+from stacks.delivery_settings import DeliverySettings
 from stacks.environment import SUFFIX_VARIABLE, Environment, InvalidEnvironment, load, load_all
 from stacks.postern_stage import PosternStage
 
@@ -22,14 +28,16 @@ def main() -> None:
     # the tests run cfn-lint.
     app = cdk.App(analytics_reporting=False, builtin_cloud_formation_validation=False)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    name = app.node.try_get_context("environment")
     try:
-        environments = _chosen(
-            app.node.try_get_context("environment"), suffix=os.environ.get(SUFFIX_VARIABLE)
-        )
+        environments = _chosen(name, suffix=os.environ.get(SUFFIX_VARIABLE))
+        settings = delivery_settings.load() if delivery_settings.FILE.exists() else None
     except InvalidEnvironment as error:
         sys.exit(str(error))
-    for environment in environments:
-        PosternStage(app, environment)
+    gate = gate_role_arn(settings) if settings else None
+    stages = {e.name: PosternStage(app, e, gate_role_arn=gate) for e in environments}
+    if settings and not name:
+        _deliver(app, settings, environments, stages)
     app.synth()
 
 
@@ -42,6 +50,23 @@ def _chosen(name: str | None, *, suffix: str | None) -> list[Environment]:
             f"as --context environment=dev, or unset {SUFFIX_VARIABLE} for all environments"
         )
     return load_all(ENVIRONMENTS)
+
+
+def _deliver(
+    app: cdk.App,
+    settings: DeliverySettings,
+    environments: Sequence[Environment],
+    stages: Mapping[str, PosternStage],
+) -> None:
+    """What deploys the environments that ask for it."""
+    delivered = in_order(environments)
+    if settings.pipeline and delivered:
+        Delivery(
+            app,
+            "Delivery",
+            settings=settings,
+            delivered=[Delivered(settings=e, stage=stages[e.name]) for e in delivered],
+        )
 
 
 if __name__ == "__main__":
