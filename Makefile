@@ -46,6 +46,8 @@ lint: .venv/.installed
 	ruff format --check --quiet $(SOURCES)
 	ruff check --quiet $(SOURCES)
 	mypy $(SOURCES)
+	actionlint
+	zizmor --offline --quiet --persona=auditor .github
 
 .PHONY: snapshots
 snapshots: .venv/.installed ## Write the reviewed templates anew: tests/snapshots/ENVIRONMENT/
@@ -73,6 +75,22 @@ named:
 gate: named .venv/.installed ## What a deployment has to pass before the next environment's: make gate ENV=prod
 	postern doctor --environment $(ENV) --json --settle 15 --without Blocklists
 
+## Deliveries: what the workflows in .github/ run, after make synth, with an environment's credentials
+.PHONY: install
+install: .venv/.installed node_modules/.installed ## What the targets below need
+
+.PHONY: built-diff
+built-diff: install ## What cdk.out would change; fails when permissions broaden, and when it cannot tell
+	cdk --app cdk.out diff --method=template --fail-on=broadening '$(ENV)/*'
+
+.PHONY: built-deploy
+built-deploy: install ## Deploy cdk.out as it was built, without a question
+	cdk --app cdk.out deploy --require-approval=never '$(ENV)/*'
+
+.PHONY: gate
+gate: install ## Whether the next environment may follow: postern doctor, given time to settle
+	postern doctor --environment '$(ENV)' --json --settle 15 --without Blocklists
+
 ## Housekeeping
 .PHONY: release
 release: .venv/.installed node_modules/.installed ## Keep this version's templates in lab/releases/, for the test that updates from them; then raise the version in pyproject.toml
@@ -86,7 +104,7 @@ clean: ## Remove what make installed and built here (the lab's images in /var/ca
 
 .PHONY: help
 help:
-	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## /{print "\n" substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml | venv-module
 	$(PYTHON) -m venv --clear .venv
