@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import checkdmarc.utils
 from botocore.exceptions import BotoCoreError, ClientError
@@ -57,8 +57,10 @@ SECONDS = 55
 _EXPECTED = (CannotTell, BotoCoreError, ClientError, DNSException, OSError)
 
 
-def examine(deployment: Deployment, dns: Dns, *, seconds: float = SECONDS) -> list[Finding]:
-    """What every check finds, in the order of `CHECKS`.
+def examine(
+    deployment: Deployment, dns: Dns, *, seconds: float = SECONDS, without: Collection[str] = ()
+) -> list[Finding]:
+    """What every check but those of `without` finds, in the order of `CHECKS`.
 
     They run at the same time. One that AWS or DNS leaves without an answer, or that has not ended
     after `seconds`, is a finding that could not be told, and the others say what they found.
@@ -80,7 +82,8 @@ def examine(deployment: Deployment, dns: Dns, *, seconds: float = SECONDS) -> li
         found[name] = findings
 
     # Daemons, as no executor's threads are: nobody waits for one that is given up, nor on Ctrl-C.
-    threads = [threading.Thread(target=look, args=check, daemon=True) for check in CHECKS.items()]
+    checks = {name: check for name, check in CHECKS.items() if name not in without}
+    threads = [threading.Thread(target=look, args=check, daemon=True) for check in checks.items()]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
@@ -92,6 +95,6 @@ def examine(deployment: Deployment, dns: Dns, *, seconds: float = SECONDS) -> li
     nothing = "nothing of the kind is deployed"
     return [
         finding
-        for name in CHECKS
+        for name in checks
         for finding in found.get(name) or [untold(name, nothing if name in found else late)]
     ]

@@ -1,4 +1,4 @@
-"""`postern doctor`: look once, or again and again for what changes."""
+"""`postern doctor`: look once, until all is fine, or again and again for what changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.markup import escape
 from ops import options, verdicts
 from ops.deployment import CannotTell, Deployment
 from ops.dns_answers import PUBLIC_RESOLVERS, Dns
-from ops.doctor import examine
+from ops.doctor import CHECKS, examine
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, overall
 from stacks.environment import InvalidEnvironment
 
@@ -50,6 +50,13 @@ def _address(text: str) -> str:
         raise typer.BadParameter(f"{text} is not an IP address") from None
 
 
+def _check(text: str) -> str:
+    if text not in CHECKS:
+        names = ", ".join(f'"{name}"' for name in CHECKS)
+        raise typer.BadParameter(f'there is no check "{text}"; the checks are {names}')
+    return text
+
+
 def doctor(
     environment: options.EnvironmentName,
     resolver: Annotated[
@@ -63,23 +70,43 @@ def doctor(
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again and again, show what changed; Ctrl-C ends")
     ] = False,
+    settle: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="MINUTES", help="Look again until all is fine, at most for so long"
+        ),
+    ] = 0,
     every: Annotated[
         int,
-        typer.Option(min=SHORTEST_PAUSE_SECONDS, help="Seconds between two looks of --watch"),
+        typer.Option(
+            min=SHORTEST_PAUSE_SECONDS, help="Seconds between two looks of --watch or --settle"
+        ),
     ] = 60,
+    without: Annotated[
+        list[str],
+        typer.Option(
+            parser=_check, metavar="CHECK", help="Leave this check out; may be given repeatedly"
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
     as_json: options.Json = False,
 ) -> None:
     """Say what is true, what is wrong and what to do: stacks, DNS, addresses, hosts, blocklists.
 
     Exit status 0: all is fine; 1: something is wrong; 2: something could not be told. With --watch
-    it is that of the last look, and --json prints one line for each look that saw a change.
+    it is that of the last look, and --json prints one line for each look that saw a change. With
+    --settle it is that of the last look too, and only that look is shown: after a deployment,
+    alarms, hosts and caches of DNS need some minutes. A check that --without names ("Blocklists",
+    say, whose lists refuse to answer a cloud's resolver) is not made and counts for nothing; a name
+    that no check has is an error that lists them all.
     """
+    if settle and watch:
+        raise typer.BadParameter("--settle ends when all is fine, --watch never: give one of them")
 
     def look() -> list[Finding]:
-        return examine(Deployment.load(environment), Dns(public=resolver))
+        return examine(Deployment.load(environment), Dns(public=resolver), without=without)
 
     with options.told_errors(as_json=as_json):
-        findings = look()
+        findings = _settle(look, seconds=settle * 60, every=every)
     if watch:
         raise typer.Exit(EXIT_STATUS[_watch(findings, look, every=every, as_json=as_json)])
     if as_json:
@@ -87,6 +114,27 @@ def doctor(
     else:
         verdicts.show(findings, options.console)
     raise typer.Exit(EXIT_STATUS[overall(findings)])
+
+
+def _settle(look: Callable[[], list[Finding]], *, seconds: float, every: float) -> list[Finding]:
+    """What the first look finds that finds all fine, or the last one that begins within `seconds`.
+
+    Raises what that last look raises.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            findings = look()
+            if overall(findings) is Verdict.FINE:
+                return findings
+            failure = None
+        except CannotTell as error:
+            findings, failure = [], error
+        if time.monotonic() + every > end:
+            if failure is not None:
+                raise failure
+            return findings
+        time.sleep(every)
 
 
 def _watch(

@@ -1,4 +1,4 @@
-"""`postern doctor`: its exit status, its JSON, and what --watch shows."""
+"""`postern doctor`: its exit status, its JSON, what --watch shows, and how long --settle waits."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def set_looks(*looks: list[Finding] | CannotTell) -> None:
         coming: Iterator[list[Finding] | CannotTell] = iter(looks)
 
-        def examine(*_: object) -> list[Finding]:
+        def examine(*_: object, **_without: object) -> list[Finding]:
             look = next(coming, None)
             if look is None:
                 raise KeyboardInterrupt
@@ -34,8 +34,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(Deployment, "load", lambda _name: None)
         monkeypatch.setattr(command, "examine", examine)
-        monkeypatch.setattr("ops.doctor.command.time.sleep", lambda _seconds: None)
 
+    monkeypatch.setattr("ops.doctor.command.time.sleep", lambda _seconds: None)
     return set_looks
 
 
@@ -115,3 +115,87 @@ def test_watch_names_what_went(looks: Callable[..., None]) -> None:
 
 def test_a_pause_so_short_that_hosts_would_be_asked_all_the_time_is_refused() -> None:
     assert run("--watch", "--every", "1")[0] == 2
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(looks: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Clock:  # noqa: ARG001
+    """In place of the one that `looks` does without."""
+    clock = Clock()
+    monkeypatch.setattr(command, "time", clock)
+    return clock
+
+
+def test_without_settle_the_first_look_counts(looks: Callable[..., None], clock: Clock) -> None:
+    looks([WRONG], [FINE])
+    assert run("--json")[0] == 1
+    assert clock.slept == []
+
+
+def test_settle_looks_again_until_all_is_fine(looks: Callable[..., None], clock: Clock) -> None:
+    looks([WRONG], CannotTell("throttled"), [FINE, UNTOLD], [FINE], [WRONG])
+    code, printed = run("--settle", "15", "--json")
+    assert code == 0
+    assert [found["check"] for found in json.loads(printed)["findings"]] == ["SPF"]
+    assert clock.slept == [60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("last", "status"), [([WRONG], 1), ([FINE, UNTOLD], 2), (CannotTell("no credentials"), 2)]
+)
+def test_settle_ends_in_time_and_the_last_look_counts(
+    looks: Callable[..., None], clock: Clock, last: list[Finding] | CannotTell, status: int
+) -> None:
+    looks(*[[WRONG]] * 5, last, [FINE])
+    assert run("--settle", "5", "--json")[0] == status
+    assert clock.slept == [60] * 5
+
+
+def test_settle_pauses_as_long_as_it_is_told(looks: Callable[..., None], clock: Clock) -> None:
+    looks([WRONG], [WRONG], [WRONG])
+    assert run("--settle", "1", "--every", "30")[0] == 1
+    assert clock.slept == [30, 30]
+
+
+def test_settle_and_watch_are_not_for_the_same_look() -> None:
+    assert run("--settle", "1", "--watch")[0] == 2
+
+
+def test_a_check_that_does_not_exist_cannot_be_left_out() -> None:
+    result = CliRunner().invoke(
+        app, ["doctor", "--environment", "example", "--without", "Blacklists"]
+    )
+    assert result.exit_code == 2
+    told = " ".join(result.output.replace("│", " ").split())
+    assert 'there is no check "Blacklists"' in told
+    assert '"Blocklists"' in told
+    assert '"Stacks"' in told
+
+
+def test_what_is_left_out_is_what_was_named(
+    looks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks()
+    asked: list[object] = []
+
+    def examine(*_: object, without: object) -> list[Finding]:
+        asked.append(without)
+        return [FINE]
+
+    monkeypatch.setattr(command, "examine", examine)
+    assert run("--without", "Blocklists", "--without", "DMARC", "--json")[0] == 0
+    assert asked == [["Blocklists", "DMARC"]]

@@ -115,3 +115,15 @@ def test_an_error_in_a_check_keeps_what_it_found_before_and_a_mistake_of_ours_is
     monkeypatch.setattr(doctor, "CHECKS", {"Mistake": mistake})
     with pytest.raises(KeyError):
         doctor.examine(patient.deployment, patient.dns)
+
+
+def test_a_check_that_is_left_out_is_neither_made_nor_missed(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(_facts: Facts) -> list[Finding]:
+        raise AssertionError("this check was to be left out")
+
+    monkeypatch.setitem(doctor.CHECKS, "Blocklists", mistake)
+    found = doctor.examine(patient.deployment, patient.dns, without=["Blocklists"])
+    assert found
+    assert all("Blocklists" not in finding.check for finding in found)
