@@ -13,6 +13,9 @@ export CDK_DISABLE_CLI_TELEMETRY := true
 PYTHON ?= python3
 # A sandbox is the stage of this name: make diff ENV=dev POSTERN_SUFFIX=anna
 STAGE = $(ENV)$(addprefix -,$(POSTERN_SUFFIX))
+# What `make review` compares with, and where it writes a pull request's comment, if anywhere.
+BASE ?= HEAD
+MARKDOWN ?=
 SOURCES := app.py lab ops review stacks tests user_data
 LAB_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
 # A machine that has just started may be upgrading itself: its lock is waited for.
@@ -71,25 +74,25 @@ deploy: named .venv/.installed node_modules/.installed ## Deploy one environment
 named:
 	@[[ -n "$(ENV)" ]] || { echo "Name the environment: ENV=NAME, one of" $(basename $(notdir $(wildcard environments/*.toml))) >&2; exit 1; }
 
-.PHONY: gate
-gate: named .venv/.installed ## What a deployment has to pass before the next environment's: make gate ENV=prod
-	postern doctor --environment $(ENV) --json --settle 15 --without Blocklists
-
 ## Deliveries: what the workflows in .github/ run, after make synth, with an environment's credentials
 .PHONY: install
 install: .venv/.installed node_modules/.installed ## What the targets below need
 
 .PHONY: built-diff
-built-diff: install ## What cdk.out would change; fails when permissions broaden, and when it cannot tell
+built-diff: named install ## What cdk.out would change; fails when permissions broaden, and when it cannot tell
 	cdk --app cdk.out diff --method=template --fail-on=broadening '$(ENV)/*'
 
 .PHONY: built-deploy
-built-deploy: install ## Deploy cdk.out as it was built, without a question
+built-deploy: named install ## Deploy cdk.out as it was built, without a question
 	cdk --app cdk.out deploy --require-approval=never '$(ENV)/*'
 
 .PHONY: gate
-gate: install ## Whether the next environment may follow: postern doctor, given time to settle
+gate: named install ## Whether the next environment may follow: postern doctor, given time to settle
 	postern doctor --environment '$(ENV)' --json --settle 15 --without Blocklists
+
+.PHONY: review
+review: .venv/.installed node_modules/.installed ## What a change means, in words, and whether it loses anything: make review BASE=origin/main
+	@postern review --base '$(BASE)' $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
 ## Housekeeping
 .PHONY: release

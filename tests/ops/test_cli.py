@@ -100,7 +100,7 @@ def _names(command: Any, *above: str) -> Iterator[str]:
     if not groups or command.invoke_without_command:
         yield " ".join(above)
     for name, below in groups.items():
-        if (*above, name) != ("lab",):  # not the operator's
+        if (*above, name) not in (("lab",), ("review",)):  # not the operator's
             yield from _names(below, *above, name)
 
 
