@@ -104,6 +104,18 @@ def doctor_statements(settings: Environment) -> list[iam.PolicyStatement]:
     ]
 
 
+def allow_doctor(role: iam.Role, settings: Environment) -> None:
+    """Add doctor's statements to the role, and to what stays wide in them its reason."""
+    statements = doctor_statements(settings)
+    for statement in statements:
+        role.add_to_policy(statement)
+    for resource in sorted({r for statement in statements for r in statement.resources}):
+        if "*" in resource:
+            finding = f"Resource::{resource}"
+            (reason,) = (r for part, r in _REASONS.items() if part in finding)
+            acknowledge(role, f"AwsSolutions-IAM5[{finding}]", reason)
+
+
 class DoctorAccess(cdk.Stack):
     """The role in which the gate of the pipeline runs doctor in this environment's account.
 
@@ -130,11 +142,4 @@ class DoctorAccess(cdk.Stack):
                 {"ArnEquals": {"aws:PrincipalArn": gate_role_arn}}
             ),
         )
-        statements = doctor_statements(settings)
-        for statement in statements:
-            role.add_to_policy(statement)
-        for resource in sorted({r for statement in statements for r in statement.resources}):
-            if "*" in resource:
-                finding = f"Resource::{resource}"
-                (reason,) = (r for part, r in _REASONS.items() if part in finding)
-                acknowledge(role, f"AwsSolutions-IAM5[{finding}]", reason)
+        allow_doctor(role, settings)
