@@ -2,8 +2,8 @@
 
 With `--context environment=NAME` that file alone is read: faster, and an environment can be
 deployed while another one's file is being edited. With POSTERN_SUFFIX too, its sandbox alone.
-With all of them, and a delivery.toml, comes `Delivery`: the pipeline that deploys those that ask
-for it.
+With all of them, and a delivery.toml, comes what deploys those that ask for it: `Delivery`, a
+pipeline, and `GitHub-<account>`, what the workflows of the repository may do in that account.
 """
 
 import os
@@ -18,6 +18,7 @@ from stacks import delivery_settings
 from stacks.delivery import Delivered, Delivery, gate_role_arn, in_order
 from stacks.delivery_settings import DeliverySettings
 from stacks.environment import SUFFIX_VARIABLE, Environment, InvalidEnvironment, load, load_all
+from stacks.github_access import GitHubAccess
 from stacks.postern_stage import PosternStage
 
 ENVIRONMENTS = Path("environments")
@@ -67,6 +68,14 @@ def _deliver(
             settings=settings,
             delivered=[Delivered(settings=e, stage=stages[e.name]) for e in delivered],
         )
+    if settings.github:
+        for account in dict.fromkeys(e.account for e in delivered):
+            GitHubAccess(
+                app,
+                f"GitHub-{account}",
+                settings=settings,
+                environments=[e for e in delivered if e.account == account],
+            )
 
 
 if __name__ == "__main__":

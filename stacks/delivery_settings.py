@@ -10,7 +10,14 @@ import tomllib
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from stacks.environment import InvalidEnvironment, check_account, check_mailbox, check_region
@@ -70,10 +77,21 @@ class PipelineSettings(_Settings):
         return arn
 
 
+class GitHubIds(_Settings):
+    """What GitHub's tokens call the repository besides its name; they outlive a renaming."""
+
+    owner: PositiveInt
+    repository: PositiveInt
+
+
 class GitHubSettings(_Settings):
-    """GitHub Actions: who makes GitHub's OpenID Connect provider in the environments' accounts."""
+    """GitHub Actions: who makes GitHub's OpenID Connect provider in the environments' accounts.
+
+    ids: of a repository whose tokens have them, as those made or renamed since July 2026 do.
+    """
 
     provider: Literal["create", "exists"]
+    ids: GitHubIds | None = None
 
 
 class DeliverySettings(_Settings):
@@ -126,6 +144,8 @@ def _describe(fault: ErrorDetails) -> str:
             message = "is missing; write it, the delivery.toml of the repository explains every key"
         case "string_type":
             message = 'must be text; write it in quotes, such as "..."'
+        case "int_type" | "greater_than":
+            message = "must be a whole number above 0; write it without quotes, such as 123456"
         case "literal_error":
             message = f'"{fault["input"]}" is unknown; write "create" or "exists"'
         case _:
@@ -135,8 +155,13 @@ def _describe(fault: ErrorDetails) -> str:
 
 def _suggestion(fault: ErrorDetails) -> str:
     *parents, unknown = map(str, fault["loc"])
-    tables: dict[str, type[_Settings]] = {"pipeline": PipelineSettings, "github": GitHubSettings}
-    table = tables[parents[0]] if parents else DeliverySettings
+    tables: dict[str, type[_Settings]] = {
+        "": DeliverySettings,
+        "pipeline": PipelineSettings,
+        "github": GitHubSettings,
+        "github.ids": GitHubIds,
+    }
+    table = tables[".".join(parents)]
     close = difflib.get_close_matches(unknown, table.model_fields, n=1)
     if close:
         return f'write "{close[0]}" if that is meant, or remove it'
