@@ -469,6 +469,11 @@ class Environment(_Settings):
         """
         return self.file.stem if self.suffix is None else f"{self.file.stem}-{self.suffix}"
 
+    @property
+    def command_prefix(self) -> str:
+        """What a command line about it begins with: a sandbox's suffix, or nothing."""
+        return "" if self.suffix is None else f"{SUFFIX_VARIABLE}={self.suffix} "
+
     @field_validator("file")
     @classmethod
     def _check_file(cls, file: Path) -> Path:

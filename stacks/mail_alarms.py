@@ -9,6 +9,7 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
+from stacks.environment import Environment
 from stacks.mail_metrics import MailMetrics
 
 # The rates at which managed services warn a sender and stop it.
@@ -52,8 +53,7 @@ class MailAlarms(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        environment: str,
-        sending_domain: str,
+        settings: Environment,
         name_prefix: str,
         metrics: MailMetrics,
         nat_gateway_ids: Mapping[str, str],
@@ -61,8 +61,7 @@ class MailAlarms(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.alarms: list[cloudwatch.Alarm] = []
-        self._environment = environment
-        self._sending_domain = sending_domain
+        self._settings = settings
         self._name_prefix = name_prefix
         self._metrics = metrics
         self._action = actions.SnsAction(topic)
@@ -92,7 +91,7 @@ class MailAlarms(Construct):
             "deferral-surge",
             wrong=f"Receivers put off {DEFERRED_PERCENT} % or more of what is tried, for half an "
             "hour.",
-            first="Read their words: postern queue list --environment {environment}.",
+            first="Read their words: {postern} queue list --environment {environment}.",
             metric=_rate(
                 self._metrics,
                 "Deferred",
@@ -108,7 +107,7 @@ class MailAlarms(Construct):
             "policy-complaints",
             wrong=f"Receivers refused or put off {POLICY_COMPLAINTS} or more deliveries in an hour "
             "for policy or reputation.",
-            first="Read their words on the dashboard and run postern doctor --environment "
+            first="Read their words on the dashboard and run {postern} doctor --environment "
             "{environment}.",
             metric=self._metrics.metric("Policy", "Sum", _HOUR),
             threshold=POLICY_COMPLAINTS,
@@ -118,7 +117,7 @@ class MailAlarms(Construct):
         self._add(
             "port-25-blocked",
             wrong="A host reaches no receiver on port 25; its mail waits.",
-            first="If AWS has not opened port 25 yet, write the request: postern port25-request "
+            first="If AWS has not opened port 25 yet, write the request: {postern} port25-request "
             "--environment {environment}.",
             metric=self._metrics.metric("Port25Open", "Minimum", _MINUTES_5),
             threshold=1,
@@ -133,7 +132,7 @@ class MailAlarms(Construct):
             "queue-age",
             wrong=f"{FEWEST_WAITING} or more messages wait, the oldest for more than "
             f"{OLDEST_MESSAGE_HOURS} hours.",
-            first="See where to and why: postern queue list --environment {environment}.",
+            first="See where to and why: {postern} queue list --environment {environment}.",
             metric=_waiting_hours(self._metrics, _MINUTES_15),
             threshold=OLDEST_MESSAGE_HOURS,
             periods=2,
@@ -157,7 +156,7 @@ class MailAlarms(Construct):
         self._add(
             "dead-units",
             wrong="A service that must run on a host does not.",
-            first="See which: postern doctor --environment {environment}.",
+            first="See which: {postern} doctor --environment {environment}.",
             metric=self._metrics.metric("DeadUnits", "Maximum", _MINUTES_5),
             threshold=1,
             periods=2,
@@ -166,7 +165,7 @@ class MailAlarms(Construct):
         self._add(
             "signer-failures",
             wrong="Mail could not be signed and was told to come again later.",
-            first="See whether OpenDKIM runs: postern doctor --environment {environment}.",
+            first="See whether OpenDKIM runs: {postern} doctor --environment {environment}.",
             metric=self._metrics.metric("SignerFailures", "Sum", _MINUTES_5),
             threshold=1,
             periods=3,
@@ -191,7 +190,7 @@ class MailAlarms(Construct):
         self._add(
             "dkim-key-age",
             wrong=f"The DKIM key that signs is older than six months ({OLDEST_KEY_DAYS} days).",
-            first="Nothing is broken. In working hours: postern dkim rotate --environment "
+            first="Nothing is broken. In working hours: {postern} dkim rotate --environment "
             "{environment}.",
             metric=self._metrics.metric("DkimKeyAge", "Maximum", _HOUR),
             threshold=OLDEST_KEY_DAYS,
@@ -205,7 +204,7 @@ class MailAlarms(Construct):
             f"host-silent-{zone}",
             runbook="host-silent",
             wrong=f"The mail host in {zone} has reported nothing for 15 minutes.",
-            first="See whether a deployment replaces it just now, else: postern doctor "
+            first="See whether a deployment replaces it just now, else: {postern} doctor "
             "--environment {environment}.",
             metric=self._metrics.metric("Reports", "Sum", _MINUTES_5, zone=zone),
             threshold=1,
@@ -239,13 +238,19 @@ class MailAlarms(Construct):
         comparison: cloudwatch.ComparisonOperator = _AT_LEAST,
         runbook: str | None = None,
     ) -> None:
-        """runbook: without one the alarm's own name is its runbook's."""
+        """first: what to do, with {postern} and {environment} where a command has them.
+
+        runbook: without one the alarm's own name is its runbook's.
+        """
+        first = first.format(
+            postern=f"{self._settings.command_prefix}postern",
+            environment=self._settings.file.stem,
+        )
         alarm = cloudwatch.Alarm(
             self,
             slug,
             alarm_name=self._name_prefix + slug,
-            alarm_description=f"{self._sending_domain}: {wrong} "
-            f"{first.format(environment=self._environment)} "
+            alarm_description=f"{self._settings.sending_domain}: {wrong} {first} "
             f"Runbook: docs/runbooks/{runbook or slug}.md",
             metric=metric,
             threshold=threshold,

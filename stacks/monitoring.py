@@ -35,16 +35,16 @@ class Monitoring(cdk.Stack):
         metrics = MailMetrics(
             self, "Metrics", environment=settings.name, mail_log_name=mail_log_name
         )
-        # Alarms are known by name in a whole Region, which environments may share.
-        alarm_prefix = f"postern-{settings.name}-"
+        # Alarms are known by name in a whole Region, which environments may share. With a hyphen
+        # before the *, the alarms of dev-eu would be dev's too.
+        alarm_prefix = f"postern/{settings.name}/"
         alerts = AlertTopic(
             self, "Alerts", address=settings.alert_address, alarm_names=f"{alarm_prefix}*"
         )
         alarms = MailAlarms(
             self,
             "Alarms",
-            environment=settings.name,
-            sending_domain=settings.sending_domain,
+            settings=settings,
             name_prefix=alarm_prefix,
             metrics=metrics,
             nat_gateway_ids=nat_gateway_ids,

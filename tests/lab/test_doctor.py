@@ -166,7 +166,7 @@ def test_an_agent_that_is_stopped_leaves_the_host_unasked(
 
 def test_an_alarm_is_a_finding_with_its_runbook(lab: Lab) -> None:
     cloudwatch = lab.cloud.client("cloudwatch")
-    name = f"postern-{lab.environment.name}-queue-age"
+    name = f"postern/{lab.environment.name}/queue-age"
 
     def state(value: str) -> None:
         cloudwatch.set_alarm_state(AlarmName=name, StateValue=value, StateReason="said the test")

@@ -48,7 +48,7 @@ def _count(lab: Lab, line: str) -> dict[str, float]:
 
 def _alarms(lab: Lab) -> dict[str, dict[str, Any]]:
     """The deployed alarms, by name without the environment's prefix."""
-    prefix = f"postern-{lab.environment.name}-"
+    prefix = f"postern/{lab.environment.name}/"
     answer = lab.cloud.client("cloudwatch").describe_alarms(AlarmNamePrefix=prefix)
     return {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in answer["MetricAlarms"]}
 

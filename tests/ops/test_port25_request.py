@@ -22,7 +22,7 @@ from tests.ops.deployed import LONG_AGO, Deployed, resource, write_environment
 
 DOMAIN = "mail.example.com"
 ADDRESSES = ["203.0.113.10", "203.0.113.11"]
-ALARMS = ["postern-prod-bounce-rate-warning", "postern-prod-bounce-rate-critical"]
+ALARMS = ["postern/prod/bounce-rate-warning", "postern/prod/bounce-rate-critical"]
 CONFIGURATION = """\
 O DaemonPortOptions=Name=MTA, Family=inet, Addr=127.0.0.1, Port=smtp, M=E, L=128
 O DaemonPortOptions=Name=MSA, Family=inet, Addr=127.0.0.1, Port=submission, M=E, L=128

@@ -50,7 +50,7 @@ Alarm = dict[str, Any]
 
 def alarms(monitoring: dict[str, Any], environment: str = "example") -> dict[str, Alarm]:
     """The properties of the alarms, by name without the environment's prefix."""
-    prefix = f"postern-{environment}-"
+    prefix = f"postern/{environment}/"
     found = {}
     for resource in resources(monitoring, "AWS::CloudWatch::Alarm").values():
         name = resource["Properties"]["AlarmName"]
@@ -262,7 +262,7 @@ def test_only_this_environments_alarms_may_use_the_topic_and_its_key(
     templates = assembly_of(environment).templates
     ((key, properties),) = resources(templates[STACK], "AWS::KMS::Key").items()
     place = load(ROOT / "environments" / f"{environment}.toml")
-    alarms_arn = f"arn:aws:cloudwatch:{place.region}:{place.account}:alarm:postern-{environment}-*"
+    alarms_arn = f"arn:aws:cloudwatch:{place.region}:{place.account}:alarm:postern/{environment}/*"
     condition = {
         "StringEquals": {"aws:SourceAccount": place.account},
         "ArnLike": {"aws:SourceArn": alarms_arn},
