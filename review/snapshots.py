@@ -237,7 +237,8 @@ def _templates(folder: Path) -> Iterator[tuple[str, Template]]:
     """The stacks of this assembly, without those of its stages, by construct id."""
     for artifact in _artifacts(folder, "aws:cloudformation:stack"):
         text = (folder / artifact["properties"]["templateFile"]).read_text("utf-8")
-        yield artifact["displayName"].rpartition("/")[2], json.loads(text)
+        # A pipeline's stack in another Region has a colon in its id, and no file has on Windows.
+        yield artifact["displayName"].rpartition("/")[2].replace(":", "-"), json.loads(text)
 
 
 def _artifacts(folder: Path, of_type: str) -> Iterator[Mapping[str, Any]]:
