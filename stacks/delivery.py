@@ -299,6 +299,13 @@ class Delivery(cdk.Stack):
             {"Status": "ENABLED", "GroupName": self._log_group.log_group_name},
         )
         self._log_group.grant_write(project)
+        # The function that approves what broadens nothing would keep its log for two years, and
+        # beyond the stack.
+        function_log = check.node.find_child("CDKPipelinesAutoApprove").node.find_child("LogGroup")
+        log_resource = function_log.node.default_child
+        assert isinstance(log_resource, logs.CfnLogGroup)
+        log_resource.add_property_override("RetentionInDays", 90)
+        log_resource.apply_removal_policy(cdk.RemovalPolicy.DESTROY)
 
     def _tidy_the_support_stacks(self) -> None:
         """What the CDK makes in each further Region gets what the artifacts' bucket has here."""

@@ -57,11 +57,12 @@ def explain_wildcards(stack: cdk.Stack) -> None:
     )
     for construct in stack.node.find_all():
         if isinstance(construct, iam.Policy):
-            role = construct.node.path.removeprefix(f"{stack.node.path}/").rpartition("/")[0]
+            role = construct.node.scope
+            assert role is not None
+            path = role.node.path.removeprefix(f"{stack.node.path}/")
             for finding in sorted(_findings(stack.resolve(construct.document))):
-                reason = _reason(finding, role)
-                if reason:
-                    acknowledge(construct, f"AwsSolutions-IAM5[{finding}]", reason)
+                if reason := _reason(finding, path):
+                    acknowledge(role, f"AwsSolutions-IAM5[{finding}]", reason)
 
 
 def _within(stack: cdk.Stack, path: str) -> IConstruct:
