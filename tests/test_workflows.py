@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
 import yaml
+from aws_cdk import aws_iam as iam
 
 from stacks.environment import load_all
 
@@ -235,6 +237,39 @@ def test_a_fork_reviews_and_does_not_comment() -> None:
     assert " ".join(comment["if"].split()) == (
         "${{ !cancelled() && github.event.pull_request.head.repo.full_name == github.repository }}"
     )
+
+
+@pytest.mark.parametrize(("deployed_may", "status"), [("less", 1), ("more", 0)])
+def test_the_comparison_fails_when_permissions_broaden(
+    tmp_path: Path, deployed_may: str, status: int
+) -> None:
+    """By the pinned command line, with the option that `make built-diff` gives it."""
+    recipe = subprocess.run(
+        ["make", "--dry-run", "built-diff"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "diff --method=template --fail-on=broadening" in recipe.stdout
+    app = cdk.App(analytics_reporting=False, outdir=str(tmp_path / "cdk.out"))
+    stack = cdk.Stack(app, "Stack")
+    user = iam.User(stack, "User")
+    user.add_to_policy(iam.PolicyStatement(actions=["sqs:SendMessage"], resources=["*"]))
+    app.synth()
+    template = json.loads((tmp_path / "cdk.out" / "Stack.template.json").read_text("utf-8"))
+    (policy,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::IAM::Policy")
+    allowed = policy["Properties"]["PolicyDocument"]["Statement"]
+    other = {"Effect": "Allow", "Action": "sqs:ListQueues", "Resource": "*"}
+    # The CDK compares whole statements: one that is only narrowed counts as a new one.
+    allowed[:] = [other] if deployed_may == "less" else [*allowed, other]
+    (tmp_path / "deployed.json").write_text(json.dumps(template), encoding="utf-8")
+    done = subprocess.run(
+        ["cdk", "--app", "cdk.out", "diff", "--template", "deployed.json", "--fail-on=broadening"],
+        cwd=tmp_path,
+        env={**os.environ, "CDK_DISABLE_VERSION_CHECK": "1", "CDK_DISABLE_CLI_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "IAM Statement Changes" in done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
 
 
 def _run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
