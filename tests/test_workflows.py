@@ -16,6 +16,7 @@ import pytest
 import yaml
 from aws_cdk import aws_iam as iam
 
+from stacks import delivery_settings
 from stacks.environment import load_all
 
 ROOT = Path(__file__).parents[1]
@@ -171,6 +172,15 @@ def test_two_pushes_never_deploy_at_once_and_none_is_broken_off() -> None:
         "group": "deploy",
         "cancel-in-progress": False,
     }
+
+
+def test_what_is_deployed_is_the_branch_that_the_roles_trust() -> None:
+    branch = delivery_settings.load(ROOT / "delivery.toml").branch
+    for name in ("check.yml", "deploy.yml"):
+        # YAML takes the key `on` for a truth.
+        assert _workflow(name)[True]["push"] == {"branches": [branch]}, (
+            f"delivery.toml says the branch is {branch}, and {name} says another: edit it"
+        )
 
 
 def test_nothing_is_deployed_before_the_repository_says_so() -> None:
