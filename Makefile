@@ -41,7 +41,7 @@ test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everyt
 	pytest
 
 .PHONY: check
-check: lint ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)
+check: lint node_modules/.installed ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)
 	pytest -m 'not lab' --numprocesses auto --dist loadfile
 
 .PHONY: lint

@@ -1,7 +1,10 @@
 """How these tests synthesise an environment, and what they look into its templates with."""
 
+import fcntl
 import functools
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +12,9 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
-from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
-from stacks.environment import load
+from stacks.environment import Environment, load
 from stacks.postern_stage import PosternStage
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +25,11 @@ Synthesise = Callable[..., Templates]
 AssemblyOf = Callable[[str], "Assembly"]
 
 
-def synthesise_file(path: Path, outdir: Path) -> Templates:
-    """The templates of the environment in `path`, by stack ("SendingIdentity", ...).
+def synthesise(*environments: Environment, outdir: Path, gate_role_arn: str | None = None) -> None:
+    """Write the assembly of one app with these environments, as `cdk synth` does.
 
-    The same as `cdk synth` makes: with the flags of cdk.json, and with cdk-nag, which raises on a
-    finding that nobody acknowledged.
+    With the flags of cdk.json, and with cdk-nag, which raises on a finding that nobody
+    acknowledged.
     """
     context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
     app = cdk.App(
@@ -37,12 +39,23 @@ def synthesise_file(path: Path, outdir: Path) -> Templates:
         outdir=str(outdir),
     )
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
-    stage = PosternStage(app, load(path))
+    for environment in environments:
+        PosternStage(app, environment, gate_role_arn=gate_role_arn)
     app.synth()
+
+
+def templates_in(outdir: Path, environment: str) -> Templates:
+    """The environment's templates in an assembly, by stack ("SendingIdentity", ...)."""
+    folder = outdir / f"assembly-{environment}"
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    files = {
+        artifact["displayName"].rpartition("/")[2]: artifact["properties"]["templateFile"]
+        for artifact in manifest["artifacts"].values()
+        if artifact["type"] == "aws:cloudformation:stack"
+    }
     return {
-        child.node.id: dict(Template.from_stack(child).to_json())
-        for child in stage.node.children
-        if isinstance(child, cdk.Stack)
+        stack: json.loads((folder / file).read_text(encoding="utf-8"))
+        for stack, file in files.items()
     }
 
 
@@ -56,13 +69,22 @@ class Assembly:
 
 @pytest.fixture(scope="session")
 def assembly_of(tmp_path_factory: pytest.TempPathFactory) -> AssemblyOf:
-    """Synthesises the environment of that name, once for all tests."""
+    """Synthesises the environment of that name, once for all tests of all of xdist's workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
 
     @functools.cache
     def synthesise_once(name: str) -> Assembly:
-        folder = tmp_path_factory.mktemp(name)
-        templates = synthesise_file(ROOT / "environments" / f"{name}.toml", folder)
-        return Assembly(templates, folder)
+        folder = shared / f"assembly-of-{name}"
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                unfinished = folder.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                synthesise(load(ROOT / "environments" / f"{name}.toml"), outdir=unfinished)
+                unfinished.rename(folder)
+        return Assembly(templates_in(folder, name), folder)
 
     return synthesise_once
 
@@ -73,8 +95,8 @@ def example(assembly_of: AssemblyOf) -> Templates:
     return assembly_of("example").templates
 
 
-@pytest.fixture
-def synthesise(tmp_path: Path) -> Synthesise:
+@pytest.fixture(name="synthesise")
+def synthesise_example(tmp_path: Path) -> Synthesise:
     """Synthesises example.toml with passages replaced: pairs of (what stands there, what shall)."""
 
     def synthesise_changed(*replacements: tuple[str, str]) -> Templates:
@@ -84,7 +106,8 @@ def synthesise(tmp_path: Path) -> Synthesise:
             text = text.replace(old, new)
         path = tmp_path / "example.toml"
         path.write_text(text, encoding="utf-8")
-        return synthesise_file(path, tmp_path / "cdk.out")
+        synthesise(load(path), outdir=tmp_path / "cdk.out")
+        return templates_in(tmp_path / "cdk.out", "example")
 
     return synthesise_changed
 
