@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from rich.console import Console
@@ -17,8 +18,12 @@ NO_ANSWER = 124  # timeout(1) ended it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """test_stopping.py comes last of all: it kills the lab that the others use."""
-    items.sort(key=lambda item: item.path.name == "test_stopping.py")
+    """One lab at a time: those with labs of their own come before and after all that share one.
+
+    test_stopping.py comes last of all: it kills the lab that the others use.
+    """
+    places = {"test_upgrade.py": -1, "test_stopping.py": 1}
+    items.sort(key=lambda item: places.get(item.path.name, 0))
 
 
 def connect_to_a_receiver(lab: Lab) -> int:
@@ -27,15 +32,22 @@ def connect_to_a_receiver(lab: Lab) -> int:
     return lab.run("timeout", "3", "runuser", "-u", "smmta", "--", "bash", "-c", connect).returncode
 
 
-@pytest.fixture(scope="session")
-def empty_lab() -> Iterator[Lab]:
-    """A lab with nothing deployed."""
+@contextmanager
+def a_new_lab() -> Iterator[Lab]:
+    """A lab with nothing deployed, as long as the context lasts."""
     lab = Lab.start(steps=Steps(Console()), keep=False)
     try:
         lab.bootstrap()
         yield lab
     finally:
         lab.end()
+
+
+@pytest.fixture(scope="session")
+def empty_lab() -> Iterator[Lab]:
+    """A lab with nothing deployed."""
+    with a_new_lab() as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")
