@@ -59,6 +59,13 @@ def templates_in(outdir: Path, environment: str) -> Templates:
     }
 
 
+def synthesise_file(path: Path, outdir: Path) -> Templates:
+    """The templates of the environment in `path`, by stack."""
+    environment = load(path)
+    synthesise(environment, outdir=outdir)
+    return templates_in(outdir, environment.name)
+
+
 @dataclass(frozen=True)
 class Assembly:
     """A synthesised environment: its templates, and the folder that `cdk deploy` would read."""
@@ -82,7 +89,7 @@ def assembly_of(tmp_path_factory: pytest.TempPathFactory) -> AssemblyOf:
             if not folder.is_dir():
                 unfinished = folder.with_suffix(".unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)
-                synthesise(load(ROOT / "environments" / f"{name}.toml"), outdir=unfinished)
+                synthesise_file(ROOT / "environments" / f"{name}.toml", unfinished)
                 unfinished.rename(folder)
         return Assembly(templates_in(folder, name), folder)
 
@@ -106,8 +113,7 @@ def synthesise_example(tmp_path: Path) -> Synthesise:
             text = text.replace(old, new)
         path = tmp_path / "example.toml"
         path.write_text(text, encoding="utf-8")
-        synthesise(load(path), outdir=tmp_path / "cdk.out")
-        return templates_in(tmp_path / "cdk.out", "example")
+        return synthesise_file(path, tmp_path / "cdk.out")
 
     return synthesise_changed
 
