@@ -45,7 +45,8 @@ function changes({ before, after }) {
     })),
     outputs: changed(diff.outputs),
     parameters: changed(diff.parameters),
-    broadened: diff.permissionsBroadened,
+    // Security groups' rules are not in this: they have a table of their own.
+    broadened: diff.iamChanges.permissionsBroadened,
     statements: rendered(diff.iamChanges.statements, (statement) => statement.render()),
     managed_policies: rendered(diff.iamChanges.managedPolicies, (policy) => ({
       identity: policy.identityArn,

@@ -1,18 +1,20 @@
 """What deploying the changed templates would do, environment by environment."""
 
+from __future__ import annotations
+
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 from ops.verdicts import Verdict
-from review import acknowledged, engine
+from review import acknowledged
 from review.cost import Cost, Prices
-from review.engine import Changes, Template
-from review.snapshots import HOST_FILES, USER_DATA, Files, joined
+from review.engine import Changes, Template, compare
+from review.snapshots import HOST_FILES, SEE, USER_DATA, Files, joined
 
 ELSEWHERE: Final = "(no environment)"
 """The unit of the stacks that belong to no environment."""
@@ -80,6 +82,15 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Value:
+    """What changes in a template beside its resources; "" where there is nothing on that side."""
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """What becomes of a resource; `id` is stack/logical id, `note` what else is to be known."""
 
@@ -108,6 +119,19 @@ class Permission:
     resource: str
     condition: str
 
+    def is_within(self, other: Permission) -> bool:
+        """Whether it allows nothing that `other` does not; one that says NOT is not looked into."""
+        if (self.effect, self.principal, self.condition) != (
+            other.effect,
+            other.principal,
+            other.condition,
+        ):
+            return False
+        pairs = ((self.action, other.action), (self.resource, other.resource))
+        return not any("NOT " in text for pair in pairs for text in pair) and all(
+            set(mine.splitlines()) <= set(others.splitlines()) for mine, others in pairs
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
@@ -125,8 +149,8 @@ class Unit:
     name: str
     status: Literal["added", "changed", "removed"]
     changes: tuple[Change, ...]
-    values: tuple[str, ...]
-    """Outputs, parameters and other parts of templates that change, each as a line."""
+    values: tuple[Value, ...]
+    """Outputs, parameters and other parts of templates."""
     hosts: tuple[str, ...]
     """The Auto Scaling groups whose hosts are replaced."""
     widened: bool
@@ -178,42 +202,45 @@ class Review:
         return Verdict.WRONG if lost or self.unmatched else Verdict.FINE
 
 
+def templates_changed(base: Files, current: Files) -> dict[str, tuple[Template, Template]]:
+    """The templates that differ, before and after, by unit and stack: "prod/Network"."""
+    return {
+        f"{name}/{stack}": pair
+        for name, (before, after) in _sides(base, current).items()
+        for stack in sorted({*before.templates, *after.templates})
+        if (pair := (before.templates.get(stack, {}), after.templates.get(stack, {})))[0] != pair[1]
+    }
+
+
 def examine(
     base: Files,
     current: Files,
     *,
     entries: Sequence[acknowledged.Entry] = (),
     spent: Sequence[acknowledged.Entry] = (),
-    prices: Prices | None = None,
+    compare: Callable[[Mapping[str, tuple[Template, Template]]], Mapping[str, Changes]] = compare,
 ) -> Review:
     """Compare two sets of reviewed files (review/snapshots.py).
 
     `entries` are acknowledged.toml's; those that are in `spent`, the base's, count no more.
+    `compare` answers for the templates that differ.
 
     Raises:
         CannotTell: the diff engine cannot be asked.
     """
-    prices = prices or Prices()
-    names = sorted({_unit_of(file) for file in (*base, *current) if file != HOST_FILES})
-    sides = {name: (_Side(base, name), _Side(current, name)) for name in names}
-    pairs = {
-        (name, stack): (before.templates.get(stack, {}), after.templates.get(stack, {}))
-        for name, (before, after) in sides.items()
-        for stack in sorted({*before.templates, *after.templates})
-    }
-    answers = engine.compare(
-        {"/".join(key): pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    )
+    prices = Prices()
+    pairs = templates_changed(base, current)
+    answers = compare(pairs)
     new = [entry for entry in entries if entry not in spent]
     reasons: dict[tuple[str, str, str], str] = {
         (entry.environment, entry.id, entry.change): entry.reason for entry in new
     }
     units = []
-    for name, (before, after) in sides.items():
+    for name, (before, after) in _sides(base, current).items():
         changes = {
-            stack: (pairs[name, stack], answers[f"{name}/{stack}"])
-            for unit, stack in pairs
-            if unit == name and f"{name}/{stack}" in answers
+            key.removeprefix(f"{name}/"): (pair, answers[key])
+            for key, pair in pairs.items()
+            if key.startswith(f"{name}/")
         }
         if changes:
             units.append(_unit(name, before, after, changes, prices, reasons))
@@ -252,7 +279,12 @@ class _Side:
             for resource in template.get("Resources", {}).values():
                 if resource["Type"] == "AWS::EC2::LaunchTemplate":
                     shown = resource["Properties"]["LaunchTemplateData"]["UserData"]
-                    shown["(see)"] = f"user data {digest}"
+                    shown[SEE] = digest
+
+
+def _sides(base: Files, current: Files) -> Mapping[str, tuple[_Side, _Side]]:
+    names = sorted({_unit_of(file) for file in (*base, *current) if file != HOST_FILES})
+    return {name: (_Side(base, name), _Side(current, name)) for name in names}
 
 
 def _unit_of(file: str) -> str:
@@ -270,7 +302,7 @@ def _unit(
     changes: list[Change] = []
     openings: list[Opening] = []
     permissions: list[Permission] = []
-    values: list[str] = []
+    values: list[Value] = []
     hosts: list[str] = []
     for stack, ((old, new), answer) in compared.items():
         in_stack = [_change(stack, resource, old) for resource in answer["resources"]]
@@ -278,9 +310,7 @@ def _unit(
         hosts += _replaced_hosts(stack, in_stack, new)
         openings += _openings(answer, in_stack)
         permissions += _permissions(answer)
-        values += _values(stack, answer)
-        others = {*old, *new} - {"Resources", "Outputs", "Parameters"}
-        values += [f"{stack}: {key}" for key in sorted(others) if old.get(key) != new.get(key)]
+        values += _values(stack, answer, old, new)
     reviewed = (
         replace(change, reason=reasons.get((name, change.id, change.action), ""))
         if change.loss
@@ -293,7 +323,8 @@ def _unit(
         changes=tuple(sorted(reviewed, key=lambda change: (not change.loss, change.id))),
         values=tuple(values),
         hosts=tuple(hosts),
-        widened=any(answer["broadened"] for _pair, answer in compared.values()),
+        widened=any(answer["broadened"] for _pair, answer in compared.values())
+        and not _are_fewer(permissions),
         permissions=tuple(permissions),
         openings=tuple(openings),
         user_data=_lines_changed(f"{name}/{USER_DATA}", before.files, after.files),
@@ -413,24 +444,48 @@ def _permissions(answer: Changes) -> Iterator[Permission]:
             )
 
 
-def _values(stack: str, answer: Changes) -> Iterator[str]:
-    for kind in ("outputs", "parameters"):
-        for value in answer[kind]:
-            before, after = _shown(value["before"]), _shown(value["after"])
-            what = f"{stack}/{value['id']} ({kind.removesuffix('s')})"
-            if value["before"] is None:
-                yield f"{what} added: {after}"
-            elif value["after"] is None:
-                yield f"{what} removed: {before}"
-            else:
-                yield f"{what}: {before} becomes {after}"
+def _are_fewer(permissions: Sequence[Permission]) -> bool:
+    """Whether every statement that is added is part of one that is removed.
+
+    To the engine an added statement is a wider permission, even when it has an action less than
+    before.
+    """
+    removed = [permission for permission in permissions if not permission.added]
+    return all(
+        permission.effect == "Allow" and any(map(permission.is_within, removed))
+        for permission in permissions
+        if permission.added
+    ) and all(permission.effect == "Allow" for permission in removed)
+
+
+def _values(stack: str, answer: Changes, before: Template, after: Template) -> Iterator[Value]:
+    for kind in ("output", "parameter"):
+        for value in answer[f"{kind}s"]:
+            old, new = ("" if side is None else _shown(side) for side in _sides_of(value))
+            yield Value(what=f"{stack}/{value['id']} ({kind})", before=old, after=new)
+    for key in sorted({*before, *after} - {"Resources", "Outputs", "Parameters"}):
+        if before.get(key) != after.get(key):
+            old, new = (_shown(side[key]) if key in side else "" for side in (before, after))
+            yield Value(what=f"{stack}: {key}", before=old, after=new)
+
+
+def _sides_of(value: Mapping[str, Any]) -> tuple[Any, Any]:
+    """An output's or parameter's own value where that alone differs, else the whole."""
+    before, after = value["before"], value["after"]
+    for key in ("Value", "Default"):
+        if before and after and before.get(key) != after.get(key):
+            return before.get(key), after.get(key)
+    return before, after
 
 
 def _parts(path: str, before: Any, after: Any, impact: str) -> Iterator[Part]:
     """The values that differ, as deep down as they can be told apart."""
     if before == after:
         return
-    if _is_tree(before) and _is_tree(after):
+    if path.endswith(f".{SEE}"):
+        path = path.removesuffix(f".{SEE}")
+        yield Part(path=path, before="as it was", after="as below, line by line", impact=impact)
+    elif _is_tree(before) and _is_tree(after):
         for key in sorted({*before, *after}):
             yield from _parts(f"{path}.{key}", before.get(key), after.get(key), impact)
     elif isinstance(before, list) and isinstance(after, list):

@@ -1,6 +1,7 @@
 """A review as a document, which is shown in a terminal or as a pull request's comment."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -12,7 +13,7 @@ from rich.syntax import Syntax
 from rich.table import Table as RichTable
 
 from review.cost import Cost, Line
-from review.examine import Change, Review, Unit
+from review.examine import Change, Part, Review, Unit
 
 MARKER: Final = "<!-- postern review -->"
 """The comment's first line, by which a workflow finds the one to write anew."""
@@ -20,7 +21,10 @@ MARKER: Final = "<!-- postern review -->"
 LONGEST_COMMENT: Final = 60_000
 # Of a table's rows and a diff's lines: the first limits within which everything fits are taken.
 LIMITS: Final = (400, 200, 100, 50, 20, 5)
-LONGEST_CELL: Final = 300
+LONGEST_VALUE: Final = 160
+LONGEST_CELL: Final = 600
+# What no Markdown is made of.
+PLAIN: Final = re.compile(r"[A-Za-z0-9 .,():;'%+-]*")
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,10 @@ def document(review: Review, compared_with: str) -> list[Block]:
     if lost:
         blocks.append(Section("Lost, and nobody said why", [*_losses(lost), *_how(lost)]))
     if review.unmatched:
-        words = (
-            "acknowledged.toml has new entries for what this change does not lose; correct or "
-            f"remove them: {'; '.join(review.unmatched)}."
-        )
-        blocks.append(Text(words))
+        words = "acknowledged.toml has new entries for what this change does not lose:"
+        remedy = Text("Correct them, or remove them.")
+        table = Table(["entry"], [[entry] for entry in review.unmatched])
+        blocks.append(Section("Acknowledged in vain", [Text(words), table, remedy]))
     said = [(unit, change) for unit in review.units for change in unit.acknowledged]
     if said:
         blocks.append(Section("Lost, and acknowledged", _losses(said)))
@@ -103,11 +106,8 @@ def _headline(review: Review, lost: int) -> str:
 def _spent(review: Review) -> list[Block]:
     if not review.spent:
         return []
-    words = (
-        "acknowledged.toml still has entries of earlier changes, which count no more; remove "
-        f"them: {'; '.join(review.spent)}."
-    )
-    return [Text(words)]
+    words = "acknowledged.toml has entries of earlier changes, which count no more; remove them:"
+    return [Section("Spent", [Text(words), Table(["entry"], [[entry] for entry in review.spent])])]
 
 
 def _summary(units: Iterable[Unit]) -> Table:
@@ -128,7 +128,7 @@ def _summary(units: Iterable[Unit]) -> Table:
         row = [
             unit.name if unit.status == "changed" else f"{unit.name} ({unit.status})",
             *(str(count or "") for count in counts),
-            "widened" if unit.widened else "fewer or others" if unit.permissions else "",
+            "widened" if unit.widened else "not widened" if unit.permissions else "",
             f"{opened} {_plural('opening', opened)}" if opened else "",
             _signed(unit.dearer) if unit.dearer else "",
         ]
@@ -174,7 +174,9 @@ def _unit(unit: Unit, review: Review) -> Iterator[Block]:
         rows = [[change.id, change.type, _what(change), _parts(change)] for change in unit.changes]
         yield Table(["resource", "type", "change", "values"], rows)
     if unit.values:
-        yield Section("Outputs, parameters and the rest", [Text(line) for line in unit.values])
+        rows = [[value.what, *_cut_alike(value.before, value.after)] for value in unit.values]
+        table = Table(["", "before", "after"], rows)
+        yield Section("Outputs, parameters and the rest", [table])
     if unit.permissions:
         rows = [
             [
@@ -207,15 +209,30 @@ def _cause(change: Change) -> str:
     causes = [part for part in change.parts if "REPLACE" in part.impact] or change.parts
     if change.action == "removed":
         return "no longer in the template (under this logical id)"
-    return "; ".join(f"{part.path}: {part.before} becomes {part.after}" for part in causes)
+    return "\n".join(map(_part, causes))
 
 
 def _parts(change: Change) -> str:
-    lines = []
-    for part in change.parts:
-        mark = {"WILL_REPLACE": " (replaces)", "MAY_REPLACE": " (may replace)"}.get(part.impact, "")
-        lines.append(f"{part.path}: {part.before} becomes {part.after}{mark}")
-    return "\n".join(lines)
+    return "\n".join(map(_part, change.parts))
+
+
+def _part(part: Part) -> str:
+    before, after = _cut_alike(part.before, part.after)
+    mark = {"WILL_REPLACE": " (replaces)", "MAY_REPLACE": " (may replace)"}.get(part.impact, "")
+    return f"{part.path}: {before} becomes {after}{mark}"
+
+
+def _cut_alike(before: str, after: str) -> tuple[str, str]:
+    """Both so short that what differs can be seen: a long beginning that they share goes."""
+    pairs = enumerate(zip(before, after, strict=False))
+    shared = next((at for at, (old, new) in pairs if old != new), min(len(before), len(after)))
+    start = max(0, shared - 40) if max(len(before), len(after)) > LONGEST_VALUE else 0
+
+    def cut(text: str) -> str:
+        end = start + LONGEST_VALUE
+        return ("…" if start else "") + text[start:end] + ("…" if len(text) > end else "")
+
+    return cut(before), cut(after)
 
 
 def _cost(unit: Unit, region: str) -> Iterator[Block]:
@@ -329,7 +346,7 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    if text.replace(" ", "").replace(".", "").isalnum() or not text:
+    if PLAIN.fullmatch(text):
         return text
     short = text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…"
     return "`" + short.replace("`", "'").replace("|", "\\|") + "`"
@@ -344,7 +361,9 @@ def show(blocks: Sequence[Block], console: Console) -> None:
             case Text(words, strong):
                 console.print(escape(words), style="bold" if strong else "")
             case Table(columns, rows):
-                table = RichTable(*columns, show_lines=any("\n" in "".join(row) for row in rows))
+                table = RichTable(show_lines=any("\n" in "".join(row) for row in rows))
+                for column in columns:
+                    table.add_column(column, overflow="fold")
                 for row in rows:
                     table.add_row(*map(escape, row))
                 console.print(table)

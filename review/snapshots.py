@@ -25,6 +25,8 @@ from review.host_files import File, settings_of, unpacked
 FOLDER: Final = Path("tests/snapshots")
 USER_DATA: Final = "user-data.txt"
 HOST_FILES: Final = "host-files.txt"
+# In a template, where a launch template's user data would be: the file that shows it.
+SEE: Final = "(see)"
 # A host's own: they stand in the template, so that one user-data.txt shows what all hosts share.
 CELL_SETTINGS: Final = ("QUEUE_VOLUME_ID", "SIGNAL_RESOURCE")
 # What the files have in place of an environment's values.
@@ -102,7 +104,7 @@ def reviewable(template: Mapping[str, Any]) -> str:
         if resource["Type"] == "AWS::EC2::LaunchTemplate":
             data = properties["LaunchTemplateData"]
             data["UserData"] = {
-                "(see)": USER_DATA,
+                SEE: USER_DATA,
                 **_cell_settings(joined(data["UserData"]["Fn::Base64"])),
             }
         if resource["Type"] == "AWS::Lambda::Function" and "S3Key" in properties["Code"]:
