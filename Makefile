@@ -16,6 +16,8 @@ STAGE = $(ENV)$(addprefix -,$(POSTERN_SUFFIX))
 # What `make review` compares with, and where it writes a pull request's comment, if anywhere.
 BASE ?= HEAD
 MARKDOWN ?=
+# For how many minutes a deployment may settle before its gate closes.
+SETTLE ?= 15
 SOURCES := app.py lab ops review stacks tests user_data
 LAB_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
 # A machine that has just started may be upgrading itself: its lock is waited for.
@@ -88,7 +90,7 @@ built-deploy: named install ## Deploy cdk.out as it was built, without a questio
 
 .PHONY: gate
 gate: named install ## Whether the next environment may follow: postern doctor, given time to settle
-	postern doctor --environment '$(ENV)' --json --settle 15 --without Blocklists
+	postern doctor --environment '$(ENV)' --json --settle $(SETTLE) --without Blocklists
 
 .PHONY: review
 review: .venv/.installed node_modules/.installed ## What a change means, in words, and whether it loses anything: make review BASE=origin/main

@@ -4,6 +4,7 @@ With ``AUTH=true`` ministack 1.5.33 verifies signatures, gives Lambda functions 
 role, and evaluates a role's policies, session policies and KMS key policies. It
 
 - checks AttachVolume on the instance only, and knows no tags of EC2's resources,
+- checks Run Command's SendCommand on nothing in particular, neither document nor instances,
 - knows no condition keys of KMS, and never asks KMS on behalf of Secrets Manager,
 - takes a call that names a stack, not its id, for one on stack/NAME/*, which no policy with the id
   allows; AWS was seen to do so too, so a host names its stack by the id,
@@ -29,6 +30,7 @@ from lab.cloud.emulator.upstream import (
     responses,
     router,
     secrets_manager,
+    ssm,
     tagging,
     wrap,
 )
@@ -55,6 +57,8 @@ def install() -> None:
     wrap(vars(iam_actions), "request_tag_context", _condition_keys)
     wrap(vars(iam_actions), "access_denied_response", _denial)
     wrap(vars(secrets_manager), "handle_request", _use_kms)
+    wrap(vars(iam_actions), "extract_resource_arn", _resource)
+    wrap(vars(ssm), "handle_request", _use_instances)
     tagging._RESOURCE_TAG_COLLECTORS["ec2"] = _tagged_ec2_resources
 
 
@@ -116,7 +120,7 @@ async def _use_kms(
 
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html
     """
-    operation = headers.get("x-amz-target", "").rpartition(".")[2]
+    operation = _operation(headers)
     if operation not in ("GetSecretValue", "PutSecretValue"):
         return await original(method, path, headers, body, query_parameters)
     request = json.loads(body)
@@ -157,6 +161,62 @@ def _no_access_to_kms() -> Response:
         "AccessDeniedException", "Access to KMS is not allowed", 400
     )
     return answer
+
+
+def _resource(
+    original: Callable[..., str],
+    service: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    *rest: Any,
+) -> str:
+    """What a call is checked on; of SendCommand the document, which is AWS's."""
+    if service == "ssm" and _operation(headers) == "SendCommand":
+        name = json.loads(body).get("DocumentName", "").rpartition("/")[2]
+        return f"arn:aws:ssm:{responses.get_region()}::document/{name}"
+    return original(service, method, path, headers, body, *rest)
+
+
+async def _use_instances(
+    original: Callable[..., Awaitable[Response]],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query_parameters: dict[str, Any],
+) -> Response:
+    """SendCommand is checked on each instance too, whose tags are Systems Manager's own keys.
+
+    https://docs.aws.amazon.com/systems-manager/latest/userguide/run-command-setting-up.html
+    """
+    instances = (
+        json.loads(body).get("InstanceIds", []) if _operation(headers) == "SendCommand" else []
+    )
+    for instance in instances:
+        tags = {tag["Key"]: tag["Value"] for tag in ec2._tags.get(instance, [])}
+        refusal = iam_evaluator.enforce(
+            router.extract_access_key_id(headers, query_parameters),
+            "ssm:SendCommand",
+            "ssm",
+            responses.get_region(),
+            resource_arn=_ec2_arn(instance, responses.get_region(), responses.get_account_id()),
+            service_context={f"ssm:resourceTag/{key}": value for key, value in tags.items()},
+        )
+        if refusal:
+            _log.warning("DENIED ssm:SendCommand on %s: %s", instance, refusal)
+            denial: Response = responses.error_response_json(
+                "AccessDeniedException",
+                f"not authorized to perform ssm:SendCommand on {instance}",
+                400,
+            )
+            return denial
+    return await original(method, path, headers, body, query_parameters)
+
+
+def _operation(headers: dict[str, str]) -> str:
+    return headers.get("x-amz-target", "").rpartition(".")[2]
 
 
 def _denial(
