@@ -5,6 +5,7 @@ role, and evaluates a role's policies, session policies and KMS key policies. It
 
 - checks AttachVolume on the instance only, and knows no tags of EC2's resources,
 - checks Run Command's SendCommand on nothing in particular, neither document nor instances,
+- takes a session's own ARN for aws:PrincipalArn, which is the ARN of its role,
 - knows no condition keys of KMS, and never asks KMS on behalf of Secrets Manager,
 - takes a call that names a stack, not its id, for one on stack/NAME/*, which no policy with the id
   allows; AWS was seen to do so too, so a host names its stack by the id,
@@ -55,6 +56,7 @@ def install() -> None:
     wrap(vars(iam_actions), "verified_access_resource_arns", _further_ec2_resources)
     # ... and where it collects condition keys of any service.
     wrap(vars(iam_actions), "request_tag_context", _condition_keys)
+    wrap(vars(iam_evaluator), "_resolve_condition_key", _condition_key)
     wrap(vars(iam_actions), "access_denied_response", _denial)
     wrap(vars(secrets_manager), "handle_request", _use_kms)
     wrap(vars(iam_actions), "extract_resource_arn", _resource)
@@ -102,6 +104,18 @@ def _condition_keys(
     if "KeyPairSpec" in request:
         keys["kms:DataKeyPairSpec"] = request["KeyPairSpec"]
     return {**keys, **_encryption_context(request.get("EncryptionContext", {}))}
+
+
+def _condition_key(original: Callable[..., Any], key: str, context: Any) -> Any:
+    """A condition key's value; of a role's session aws:PrincipalArn is the role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+    """
+    value = original(key, context)
+    if key.lower() == "aws:principalarn" and ":assumed-role/" in value:
+        account, name = value.split(":")[4], value.split("/")[1]
+        return f"arn:aws:iam::{account}:role/{name}"
+    return value
 
 
 def _encryption_context(context: dict[str, str]) -> dict[str, str]:
