@@ -51,7 +51,8 @@ lint: .venv/.installed
 	ruff format --check --quiet $(SOURCES)
 	ruff check --quiet $(SOURCES)
 	mypy $(SOURCES)
-	actionlint
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	zizmor --offline --quiet --persona=auditor .github
 
 .PHONY: snapshots

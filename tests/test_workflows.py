@@ -5,7 +5,6 @@ GitHub itself is not here: what a job would do is read from the files; their scr
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,89 +40,6 @@ def _step(workflow: str, job: str, name: str) -> dict[str, Any]:
         step for step in _workflow(workflow)["jobs"][job]["steps"] if step.get("name") == name
     )
     return dict(step)
-
-
-# What is wrong, in which file: what stands there, what is written instead, and who sees it how.
-MISTAKES = {
-    "an expression of a job that is not there": (
-        ("deploy-environment.yml", "needs.diff.outputs", "needs.dif.outputs"),
-        ("actionlint", 'property "dif" is not defined'),
-    ),
-    "an input that is not there": (
-        ("deploy-environment.yml", "inputs.approval", "inputs.aproval"),
-        ("actionlint", 'property "aproval" is not defined'),
-    ),
-    "an input that the called workflow does not have": (
-        ("deploy.yml", "region: eu-west-1", "regoin: eu-west-1"),
-        ("actionlint", 'input "region" is required'),
-    ),
-    "an unknown key": (
-        ("check.yml", "timeout-minutes", "timeout-minute"),
-        ("actionlint", 'unexpected key "timeout-minute"'),
-    ),
-    "a job after one that is not there": (
-        ("deploy.yml", "needs: dev", "needs: development"),
-        ("actionlint", 'needs job "development" which does not exist'),
-    ),
-    "a script with a variable that is split into words": (
-        ("deploy-environment.yml", '>> "$GITHUB_OUTPUT"', ">> $GITHUB_OUTPUT"),
-        ("actionlint", "SC2086"),
-    ),
-    "an action by its tag, which can be moved": (
-        ("check.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7"),
-        ("zizmor", "unpinned-uses"),
-    ),
-    "a branch's name in a script": (
-        ("check.yml", "run: make check", "run: make check BRANCH=${{ github.head_ref }}"),
-        ("zizmor", "template-injection"),
-    ),
-    "a token left in the clone": (
-        ("check.yml", "persist-credentials: false", "persist-credentials: true"),
-        ("zizmor", "artipacked"),
-    ),
-    "a fork's code with the repository's token": (
-        ("check.yml", "pull_request:", "pull_request_target:"),
-        ("zizmor", "dangerous-triggers"),
-    ),
-    "permission for every job": (
-        ("deploy.yml", "permissions: {}", "permissions: write-all"),
-        ("zizmor", "excessive-permissions"),
-    ),
-}
-COMMANDS = {
-    "actionlint": ["actionlint", "-no-color", "-oneline"],
-    "zizmor": ["zizmor", "--offline", "--quiet", "--persona=auditor", "--color=never", ".github"],
-}
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """A repository with the same workflows."""
-    shutil.copytree(ROOT / ".github", tmp_path / ".github")
-    (tmp_path / ".git").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize("linter", COMMANDS)
-def test_the_linters_find_nothing(copied: Path, linter: str) -> None:
-    found = subprocess.run(
-        COMMANDS[linter], cwd=copied, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_linter_sees(copied: Path, mistake: str) -> None:
-    (name, right, wrong), (linter, finding) = MISTAKES[mistake]
-    path = copied / ".github" / "workflows" / name
-    text = path.read_text(encoding="utf-8")
-    assert right in text
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
-    found = subprocess.run(
-        COMMANDS[linter], cwd=copied, capture_output=True, text=True, check=False
-    )
-    assert found.returncode != 0
-    assert finding in found.stdout + found.stderr
 
 
 def test_the_environments_are_deployed_as_their_files_say_one_after_the_other() -> None:
@@ -368,7 +284,7 @@ def _decide(
     return _run(
         script,
         folder,
-        ENVIRONMENT="dev",
+        NAME="dev",
         APPROVAL=approval,
         BROADENS=broadens,
         GITHUB_REPOSITORY="example/postern",
