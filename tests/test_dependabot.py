@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,23 @@ NPM = {"package.json", "package-lock.json"}
 
 
 def _tracked() -> list[Path]:
+    if not (ROOT / ".git").exists():  # a pipeline gets the files, not the repository
+        return list(_not_ignored(ROOT))
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return [Path(line) for line in listed.stdout.splitlines()]
+
+
+def _not_ignored(folder: Path) -> Iterator[Path]:
+    """The files below, relative to ROOT, without the folders that .gitignore names."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [line.removesuffix("/") for line in lines if line.endswith("/")]
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path.relative_to(ROOT)
+        elif not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+            yield from _not_ignored(path)
 
 
 def _pins(path: Path) -> list[str]:
