@@ -44,7 +44,7 @@ test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everyt
 
 .PHONY: check
 check: lint node_modules/.installed ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)
-	pytest -m 'not lab' --numprocesses auto --dist loadfile
+	pytest -m 'not lab and not slow' --numprocesses auto --dist loadfile
 
 .PHONY: lint
 lint: .venv/.installed

@@ -163,6 +163,7 @@ def test_a_fork_reviews_and_does_not_comment() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deployed_may", "status"), [("less", 1), ("more", 0)])
 def test_the_comparison_fails_when_permissions_broaden(
     tmp_path: Path, deployed_may: str, status: int

@@ -70,6 +70,7 @@ def change_the_zone(repository: Path) -> None:
     replace(repository / FOLDER / "lab" / "SendingIdentity.json", ZONE, OTHER_ZONE)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_is_reviewed_before_and_after_its_snapshots(repository: Path) -> None:
     """The whole way, with what the app really makes."""
     replace(repository / "environments" / "lab.toml", ZONE, OTHER_ZONE)

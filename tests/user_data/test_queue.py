@@ -270,6 +270,7 @@ def test_holding_is_sendmails_own_and_says_what_it_passed_over(
     }
 
 
+@pytest.mark.slow
 def test_twenty_thousand_jobs_are_listed_in_a_few_seconds(
     tool: Any, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,6 +106,7 @@ def test_the_queues_are_counted_by_the_names_of_their_files(
     }
 
 
+@pytest.mark.slow
 def test_twenty_thousand_messages_cost_no_second(program: ModuleType, queue: Path) -> None:
     for n in range(20_000):
         for kind in ("qf", "df"):
