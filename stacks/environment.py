@@ -5,26 +5,28 @@ suffix is a sandbox: the same environment once more, under a name of its own. Th
 neither the CDK nor boto3: operators' commands read settings too and should start quickly.
 """
 
-import difflib
 import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from publicsuffixlist import PublicSuffixList
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from stacks.settings import (
+    LABEL,
+    Settings,
+    check_account,
+    check_domain,
+    check_mailbox,
+    check_region,
+    faults,
+    invalid,
+    quoted,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 EXPLAINED: Final = "environments/example.toml explains every key"
 # The environment variable with the suffix of a sandbox; the callers of `load` read it.
@@ -64,9 +66,6 @@ LONGEST_NAME: Final = 31
 LONGEST_SUFFIX: Final = 20
 
 NAME: Final = re.compile(rf"[a-z][a-z0-9-]{{0,{LONGEST_NAME - 1}}}")
-LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-# RFC 5321 section 4.5.3.1.1: at most 64 characters before the @.
-MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@(?P<domain>[a-z0-9.-]+)")
 # https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 TAG_KEY: Final = re.compile(r"[\w .:/=+@-]{1,128}")
 TAG_VALUE: Final = re.compile(r"[\w .:/=+@-]{0,256}")
@@ -83,62 +82,10 @@ class InvalidEnvironment(Exception):
     """An environment's file cannot be used; the text is the whole message for whoever edits it."""
 
 
-def _invalid(message: str, *, key: str | None = None) -> PydanticCustomError:
-    """A fault of the setting being validated, or of `key` below it (dotted)."""
-    # Braces would be taken for placeholders of a template; the message goes in as a value instead.
-    return PydanticCustomError("setting", "{message}", {"message": message, "key": key or ""})
-
-
-def _check_domain(name: str) -> str:
-    if name != name.lower():
-        raise _invalid(f'"{name}" has capital letters; write "{name.lower()}"')
-    labels = name.split(".")
-    if len(labels) < 2 or len(name) > 253 or not all(map(LABEL.fullmatch, labels)):
-        raise _invalid(
-            f'"{name}" is not a domain name; write labels of letters, digits and inner hyphens, '
-            'joined by dots and without a final dot, such as "mail.example.com"'
-        )
-    return name
-
-
-def check_account(account: str) -> str:
-    """`account`, if it is an AWS account's 12 digits; a validator of pydantic's."""
-    if not re.fullmatch(r"\d{12}", account):
-        raise _invalid(
-            f'"{account}" is not an AWS account; write its 12 digits in quotes, such as '
-            '"111122223333"'
-        )
-    return account
-
-
-def check_region(region: str) -> str:
-    """`region`, if it is a Region that can be deployed to; a validator of pydantic's."""
-    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
-        raise _invalid(f'"{region}" is not an AWS Region; write one such as "us-east-1"')
-    if region.startswith(("cn-", "us-gov-", "us-iso", "eu-iso")):
-        raise _invalid(
-            f'"{region}" has other resource names, API host names or Debian images than the '
-            "rest of AWS, and none was tried; write a Region outside China and GovCloud"
-        )
-    return region
-
-
-def check_mailbox(address: str) -> str:
-    """`address`, if it is a plain mail address; a validator of pydantic's."""
-    match = MAILBOX.fullmatch(address)
-    if match is None:
-        raise _invalid(
-            f'"{address}" is not a plain mail address; write one such as "postmaster@example.com" '
-            "(letters, digits and . _ + - before the @, lower case after it)"
-        )
-    _check_domain(match["domain"])
-    return address
-
-
 def _check_ec2_id(text: str, *, kind: str, prefix: str, shown_by: str) -> str:
     """The id of something of EC2's: its kind's prefix, and 8 or 17 hexadecimal digits."""
     if not re.fullmatch(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", text):
-        raise _invalid(
+        raise invalid(
             f'"{text}" is not {kind}; write it as `aws ec2 {shown_by}` shows it, such as '
             f'"{prefix}-0123456789abcdef0"'
         )
@@ -147,8 +94,8 @@ def _check_ec2_id(text: str, *, kind: str, prefix: str, shown_by: str) -> str:
 
 def _check_zone_is_used(zone: str, zones: Collection[str]) -> None:
     if zone not in zones:
-        raise _invalid(
-            f'"{zone}" is not in availability_zones; write one of {_quoted(zones)}, or add the '
+        raise invalid(
+            f'"{zone}" is not in availability_zones; write one of {quoted(zones)}, or add the '
             "zone there",
             key=zone,
         )
@@ -177,16 +124,11 @@ def _organizational_domain(domain: str) -> str:
     return _public_suffixes().privatesuffix(domain) or domain
 
 
-class _Settings(BaseModel):
-    # Strict: `account = 111122223333` without quotes is a mistake to report, not to convert.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 # TOML has arrays only; a strict tuple would refuse them.
 _Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
-class HostedZone(_Settings):
+class HostedZone(Settings):
     """The Route 53 public hosted zone that already exists and that the records go into."""
 
     id: str
@@ -196,16 +138,16 @@ class HostedZone(_Settings):
     @classmethod
     def _check_id(cls, zone_id: str) -> str:
         if not re.fullmatch(r"Z[A-Z0-9]{4,31}", zone_id):
-            raise _invalid(
+            raise invalid(
                 f'"{zone_id}" is not a hosted zone id; write it as `aws route53 list-hosted-zones` '
                 'shows it, without "/hostedzone/", such as "Z0123456789ABCDEFGHIJ"'
             )
         return zone_id
 
-    _check_name = field_validator("name")(_check_domain)
+    _check_name = field_validator("name")(check_domain)
 
 
-class Dkim(_Settings):
+class Dkim(Settings):
     """The DKIM keys: one per selector, all published, one of them signing."""
 
     selectors: _Names
@@ -216,12 +158,12 @@ class Dkim(_Settings):
     def _check_selectors(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
         for selector in selectors:
             if not LABEL.fullmatch(selector):
-                raise _invalid(
+                raise invalid(
                     f'"{selector}" is not a selector; write lower-case letters, digits and inner '
                     'hyphens, such as "s2026a"'
                 )
             if selectors.count(selector) > 1:
-                raise _invalid(f'"{selector}" is in the list twice; remove one of them')
+                raise invalid(f'"{selector}" is in the list twice; remove one of them')
         return selectors
 
     @field_validator("signing")
@@ -229,14 +171,14 @@ class Dkim(_Settings):
     def _check_signing(cls, signing: str, info: ValidationInfo) -> str:
         selectors = info.data.get("selectors")
         if selectors is not None and signing not in selectors:
-            raise _invalid(
-                f'"{signing}" is not in dkim.selectors; write one of {_quoted(selectors)}, or add '
+            raise invalid(
+                f'"{signing}" is not in dkim.selectors; write one of {quoted(selectors)}, or add '
                 "it there and deploy before it signs"
             )
         return signing
 
 
-class Dmarc(_Settings):
+class Dmarc(Settings):
     """What receivers are asked to do with mail that fails, and where they report."""
 
     policy: DmarcPolicy
@@ -247,14 +189,14 @@ class Dmarc(_Settings):
     @classmethod
     def _check_report_address(cls, address: str) -> str:
         if len(check_mailbox(address)) > LONGEST_REPORT_ADDRESS:
-            raise _invalid(
+            raise invalid(
                 f'"{address}" does not fit into the DMARC record, one string of 255 bytes; write '
                 f"an address of at most {LONGEST_REPORT_ADDRESS} characters"
             )
         return address
 
 
-class Network(_Settings):
+class Network(Settings):
     """The VPC's address range; it is divided into sixteen equal subnets."""
 
     vpc_cidr: str
@@ -265,21 +207,21 @@ class Network(_Settings):
         try:
             network = ipaddress.IPv4Network(cidr)
         except ValueError as error:
-            raise _invalid(f'"{cidr}" is not a network ({error}); write "10.40.0.0/24"') from None
+            raise invalid(f'"{cidr}" is not a network ({error}); write "10.40.0.0/24"') from None
         if not any(network.subnet_of(private) for private in RFC_1918):
-            raise _invalid(
-                f'"{cidr}" is not private (RFC 1918); take a range inside {_quoted(RFC_1918)}'
+            raise invalid(
+                f'"{cidr}" is not private (RFC 1918); take a range inside {quoted(RFC_1918)}'
             )
         if not LARGEST_VPC_PREFIX <= network.prefixlen <= SMALLEST_VPC_PREFIX:
             size = "small" if network.prefixlen > SMALLEST_VPC_PREFIX else "large"
-            raise _invalid(
+            raise invalid(
                 f'"{cidr}" is too {size}; write a prefix length from /{LARGEST_VPC_PREFIX} to '
                 f'/{SMALLEST_VPC_PREFIX}, such as "{network.network_address}/{SMALLEST_VPC_PREFIX}"'
             )
         return cidr
 
 
-class Host(_Settings):
+class Host(Settings):
     """The mail host: its size, its queue, and what the owner adds to it."""
 
     instance_type: str
@@ -295,12 +237,12 @@ class Host(_Settings):
             or match["series"] == "mac"
             or instance_type not in _known_instance_types()
         ):
-            raise _invalid(
+            raise invalid(
                 f'the architecture of "{instance_type}" is unknown; write an instance type that '
                 'runs Debian, such as "t3.small" (amd64) or "t4g.small" (arm64)'
             )
         if instance_type.split(".")[0] in XEN_FAMILIES:
-            raise _invalid(
+            raise invalid(
                 f'"{instance_type}" is too old to show its queue volume as an NVMe device; write a '
                 'type on the Nitro system, such as "t3.small"'
             )
@@ -310,25 +252,25 @@ class Host(_Settings):
     @classmethod
     def _find_extra_user_data(cls, name: object, info: ValidationInfo) -> Path:
         if not isinstance(name, str):
-            raise _invalid('must be text in quotes: a path, such as "install-application.sh"')
+            raise invalid('must be text in quotes: a path, such as "install-application.sh"')
         folder = (info.context or {}).get("folder", Path())
         path: Path = folder / name
         try:
             script = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise _invalid(
+            raise invalid(
                 f'there is no file "{name}" in {folder}; write a path relative to this file, or '
                 "remove the key"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise _invalid(f'"{name}" cannot be read as UTF-8 text: {error}') from None
+            raise invalid(f'"{name}" cannot be read as UTF-8 text: {error}') from None
         if not script.startswith("#!"):
-            raise _invalid(
+            raise invalid(
                 f'"{name}" does not say what runs it; begin it with a line such as "#!/bin/bash"'
             )
         size = len(script.encode())
         if size > LARGEST_SCRIPT_BYTES:
-            raise _invalid(
+            raise invalid(
                 f'"{name}" has {size} bytes, and {LARGEST_SCRIPT_BYTES} are the most; let it fetch '
                 "what it needs instead of carrying it"
             )
@@ -347,7 +289,7 @@ class Host(_Settings):
         return self.extra_user_data.read_text("utf-8") if self.extra_user_data else None
 
 
-class Mail(_Settings):
+class Mail(Settings):
     """What is sent, in the words that AWS reads before it opens port 25."""
 
     use_case: str | None = None
@@ -357,14 +299,14 @@ class Mail(_Settings):
     def _check_use_case(cls, text: str) -> str:
         text = " ".join(text.split())
         if not SHORTEST_USE_CASE <= len(text) <= LONGEST_USE_CASE:
-            raise _invalid(
+            raise invalid(
                 f"has {len(text)} characters; write {SHORTEST_USE_CASE} to {LONGEST_USE_CASE}, a "
                 "paragraph that says who gets which mail and why, and how much a day"
             )
         return text
 
 
-class Suppressions(_Settings):
+class Suppressions(Settings):
     """For how many days a recipient that does not exist is not tried again; 0 is off."""
 
     days: int = 30
@@ -373,14 +315,14 @@ class Suppressions(_Settings):
     @classmethod
     def _check_days(cls, days: int) -> int:
         if not 0 <= days <= LONGEST_SUPPRESSION_DAYS:
-            raise _invalid(
+            raise invalid(
                 f"{days} is no time to suppress a recipient for; write 1 to "
                 f"{LONGEST_SUPPRESSION_DAYS} days, or 0 to learn no recipient"
             )
         return days
 
 
-class ElasticIp(_Settings):
+class ElasticIp(Settings):
     """An address that exists already, whose reputation is worth keeping."""
 
     allocation_id: str
@@ -399,15 +341,15 @@ class ElasticIp(_Settings):
         try:
             parsed = ipaddress.IPv4Address(address)
         except ValueError:
-            raise _invalid(
+            raise invalid(
                 f'"{address}" is not an IPv4 address; write one such as "203.0.113.10"'
             ) from None
         if any(parsed in private for private in RFC_1918):
-            raise _invalid(f'"{address}" is private; write the Elastic IP itself')
+            raise invalid(f'"{address}" is private; write the Elastic IP itself')
         return address
 
 
-class QueueVolume(_Settings):
+class QueueVolume(Settings):
     """A queue volume that was kept, with the mail on it."""
 
     volume_id: str
@@ -420,7 +362,7 @@ class QueueVolume(_Settings):
         )
 
 
-class EnvironmentDelivery(_Settings):
+class EnvironmentDelivery(Settings):
     """When the pipeline deploys this environment, and before what it asks a person.
 
     `order` counts from 1, and each environment waits until the one before it passed its gate.
@@ -432,7 +374,7 @@ class EnvironmentDelivery(_Settings):
     approval: Approval = "permissions"
 
 
-class Environment(_Settings):
+class Environment(Settings):
     """One environment: everything that distinguishes it from another, and nothing else.
 
     `file` is where it was read from, and `suffix` is a sandbox's own part of the name. Without
@@ -456,10 +398,10 @@ class Environment(_Settings):
     host: Host
     mail: Mail = Mail()
     suppressions: Suppressions = Suppressions()
-    elastic_ips: dict[str, ElasticIp] = {}
-    queue_volumes: dict[str, QueueVolume] = {}
+    elastic_ips: dict[str, ElasticIp] = Field(default_factory=dict)
+    queue_volumes: dict[str, QueueVolume] = Field(default_factory=dict)
     delivery: EnvironmentDelivery | None = None
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -478,7 +420,7 @@ class Environment(_Settings):
     @classmethod
     def _check_file(cls, file: Path) -> Path:
         if not NAME.fullmatch(file.stem):
-            raise _invalid(
+            raise invalid(
                 f'"{file.stem}" cannot name a stack; use at most {LONGEST_NAME} lower-case '
                 'letters, digits and hyphens, a letter first, such as "prod.toml"'
             )
@@ -492,23 +434,23 @@ class Environment(_Settings):
     def _check_zones(cls, zones: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         region = info.data.get("region")
         if len(zones) > MOST_ZONES:
-            raise _invalid(f"{len(zones)} zones are too many; write at most {MOST_ZONES}")
+            raise invalid(f"{len(zones)} zones are too many; write at most {MOST_ZONES}")
         for zone in zones:
             if region is not None and not re.fullmatch(re.escape(region) + "[a-z]", zone):
-                raise _invalid(
+                raise invalid(
                     f'"{zone}" is not an availability zone of {region}; write zones such as '
                     f'"{region}a"'
                 )
             if zones.count(zone) > 1:
-                raise _invalid(f'"{zone}" is in the list twice; remove one of them')
+                raise invalid(f'"{zone}" is in the list twice; remove one of them')
         return zones
 
     @field_validator("sending_domain")
     @classmethod
     def _check_sending_domain(cls, domain: str, info: ValidationInfo) -> str:
-        _check_domain(domain)
+        check_domain(domain)
         if len(domain) > LONGEST_HOST_NAME:
-            raise _invalid(
+            raise invalid(
                 f'"{domain}" is also the host name, and Linux allows {LONGEST_HOST_NAME} '
                 f"characters; it has {len(domain)}: write a shorter one"
             )
@@ -516,13 +458,13 @@ class Environment(_Settings):
         if zone is None:
             return domain
         if domain == zone.name:
-            raise _invalid(
+            raise invalid(
                 f'"{domain}" is the apex of the hosted zone, whose A and TXT records belong to '
                 f"others (the web site, the SPF of your mailboxes); write a subdomain that nothing "
                 f'else uses, such as "mail.{zone.name}"'
             )
         if not domain.endswith(f".{zone.name}"):
-            raise _invalid(
+            raise invalid(
                 f'"{domain}" is not inside the hosted zone "{zone.name}"; write a subdomain of it, '
                 f'such as "mail.{zone.name}", or the hosted zone that contains "{domain}"'
             )
@@ -533,7 +475,7 @@ class Environment(_Settings):
     def _check_own_mailbox(cls, address: str, info: ValidationInfo) -> str:
         check_mailbox(address)
         if address.rpartition("@")[2] == info.data.get("sending_domain"):
-            raise _invalid(
+            raise invalid(
                 f'"{address}" is at the sending domain, which has no MX record and receives '
                 "nothing; write a mailbox elsewhere that a person reads"
             )
@@ -547,7 +489,7 @@ class Environment(_Settings):
             return dmarc
         receiver = dmarc.report_address.rpartition("@")[2]
         if receiver == sending_domain:
-            raise _invalid(
+            raise invalid(
                 f'"{dmarc.report_address}" is at the sending domain, which has no MX record and '
                 "receives nothing; write a mailbox elsewhere, such as "
                 f'"dmarc@{_organizational_domain(sending_domain)}"',
@@ -555,7 +497,7 @@ class Environment(_Settings):
             )
         external = _organizational_domain(receiver) != _organizational_domain(sending_domain)
         if external and not dmarc.external_report_authorised:
-            raise _invalid(
+            raise invalid(
                 f'"{dmarc.report_address}" is of another organisation than "{sending_domain}", so '
                 f"receivers report there only if {receiver} says that it wants that (RFC 9990): "
                 "let its owner publish the TXT record "
@@ -580,7 +522,7 @@ class Environment(_Settings):
                     elastic_ip.allocation_id == its_address.allocation_id
                     or elastic_ip.address == its_address.address
                 ):
-                    raise _invalid(
+                    raise invalid(
                         f"{elastic_ip.allocation_id} ({elastic_ip.address}) is given to {other} "
                         "too; a NAT gateway needs an address of its own",
                         key=zone,
@@ -598,7 +540,7 @@ class Environment(_Settings):
         for zone, volume in volumes.items():
             _check_zone_is_used(zone, zones)
             if list(volumes.values()).count(volume) > 1:
-                raise _invalid(
+                raise invalid(
                     f"{volume.volume_id} is given to another zone too; a volume is in one zone",
                     key=zone,
                 )
@@ -609,9 +551,9 @@ class Environment(_Settings):
     def _check_tags(cls, tags: dict[str, str]) -> dict[str, str]:
         for key in tags:
             if key.lower().startswith(("aws:", "postern:")):
-                raise _invalid(f'"{key}" is a reserved name; write another', key=key)
+                raise invalid(f'"{key}" is a reserved name; write another', key=key)
             if not TAG_KEY.fullmatch(key) or not TAG_VALUE.fullmatch(tags[key]):
-                raise _invalid(
+                raise invalid(
                     f'"{key}" = "{tags[key]}" is no tag that AWS takes; write letters, digits, '
                     "spaces and _ . : / = + - @, up to 128 of them in the key and 256 in the value",
                     key=key,
@@ -622,7 +564,7 @@ class Environment(_Settings):
     def _check_longest_record_name(self) -> "Environment":
         longest = max(self.dkim.selectors, key=len)
         if len(f"{longest}._domainkey.{self.sending_domain}") > 253:
-            raise _invalid(f'"{longest}" makes a record name over 253 characters; shorten it')
+            raise invalid(f'"{longest}" makes a record name over 253 characters; shorten it')
         return self
 
 
@@ -648,9 +590,9 @@ def load(path: Path, *, suffix: str | None = None) -> Environment:
         # The file by itself has no fault: this one came with the suffix.
         raise InvalidEnvironment(
             "\n".join(
-                f'{path}: {SUFFIX_VARIABLE}: "{suffix}" makes another {_key(fault)}: '
-                f"{_message(fault)}; choose another suffix"
-                for fault in error.errors(include_url=False)
+                f'{path}: {SUFFIX_VARIABLE}: "{suffix}" makes another {key}: {message}; '
+                "choose another suffix"
+                for key, message in _faults(error)
             )
         ) from None
 
@@ -665,15 +607,15 @@ def load_all(folder: Path) -> list[Environment]:
         raise InvalidEnvironment(
             f"{folder}: has no environment; copy example.toml of the repository to it and edit it"
         )
-    environments, faults = [], []
+    environments, told = [], []
     for file in files:
         try:
             environments.append(load(file))
         except InvalidEnvironment as error:
-            faults.append(str(error))
-    faults += _faults_between(environments)
-    if faults:
-        raise InvalidEnvironment("\n".join(faults))
+            told.append(str(error))
+    told += _faults_between(environments)
+    if told:
+        raise InvalidEnvironment("\n".join(told))
     return environments
 
 
@@ -681,7 +623,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = _quoted(sorted(file.stem for file in path.parent.glob("*.toml")))
+        known = quoted(sorted(file.stem for file in path.parent.glob("*.toml")))
         raise InvalidEnvironment(
             f"{path}: there is no such file; {path.parent} has {known}. Copy "
             "environments/example.toml to it and edit it"
@@ -701,13 +643,14 @@ def _checked(path: Path, settings: Mapping[str, Any]) -> Environment:
     try:
         return _validated(path, settings)
     except ValidationError as error:
-        faults = [
-            f"{path}: {_key(fault)}: {_message(fault)}"
-            for fault in error.errors(include_url=False)
-            # Of a setting whose default is another one that is at fault, and told of.
-            if fault["type"] != "default_factory_not_called"
-        ]
-        raise InvalidEnvironment("\n".join(faults)) from None
+        told = [f"{path}: {key}: {message}" for key, message in _faults(error)]
+        raise InvalidEnvironment("\n".join(told)) from None
+
+
+def _faults(error: ValidationError) -> list[tuple[str, str]]:
+    return faults(
+        error, Environment, explained=EXPLAINED, ranges=_RANGES, not_in_a_file=_NOT_IN_A_FILE
+    )
 
 
 def _sandbox(settings: Mapping[str, Any], environment: Environment, suffix: str) -> dict[str, Any]:
@@ -750,16 +693,14 @@ def _fault_of_suffix(path: Path, suffix: str) -> str | None:
 def _faults_between(environments: Sequence[Environment]) -> list[str]:
     """What two environments may not have both: told at the later one, with the earlier one."""
     owners: dict[tuple[str, object], Environment] = {}
-    faults = []
+    told = []
     for environment in environments:
         for key, value, remedy in _own(environment):
             owner = owners.setdefault((key.split(".")[0], value), environment)
             if owner is not environment:
                 shown = f'"{value}"' if isinstance(value, str) else value
-                faults.append(
-                    f"{environment.file}: {key}: {shown} is in {owner.file} too; {remedy}"
-                )
-    return faults
+                told.append(f"{environment.file}: {key}: {shown} is in {owner.file} too; {remedy}")
+    return told
 
 
 def _own(environment: Environment) -> Iterator[tuple[str, object, str]]:
@@ -786,69 +727,10 @@ def _own(environment: Environment) -> Iterator[tuple[str, object, str]]:
         )
 
 
-def _key(fault: ErrorDetails) -> str:
-    """The dotted key that a fault is about."""
-    below = fault.get("ctx", {}).get("key")
-    return ".".join(str(part) for part in (*fault["loc"], below) if part)
-
-
-def _message(fault: ErrorDetails) -> str:
-    """What is wrong, and the remedy."""
-    key = _key(fault)
-    match fault["type"]:
-        case "setting":
-            return str(fault["ctx"]["message"])
-        case "extra_forbidden":
-            return f"unknown key; {_suggestion(fault)}"
-        case "missing":
-            return f"is missing; write it, {EXPLAINED}"
-        case "string_type":
-            return 'must be text; write it in quotes, such as "..."'
-        case "too_short":
-            return "is empty; write at least one"
-        case "literal_error":
-            choices = _quoted(get_args(_CHOICES[key]))
-            return f'"{fault["input"]}" is unknown; write one of {choices}'
-        case "greater_than_equal" | "less_than_equal" | "int_type":
-            return f"{fault['msg'].lower()}; write a whole number{_RANGES.get(key, '')}"
-        case "bool_type":
-            return "must be true or false, without quotes"
-        case _:
-            return f"{fault['msg'].lower()}; {EXPLAINED}"
-
-
-def _suggestion(fault: ErrorDetails) -> str:
-    *parents, unknown = (str(part) for part in fault["loc"])
-    keys = _TABLES[parents[0] if parents else ""].model_fields
-    known = [key for key in keys if key not in _NOT_IN_A_FILE]
-    close = difflib.get_close_matches(unknown, known, n=1)
-    if close:
-        return f'write "{close[0]}" if that is meant, or remove it'
-    return f"remove it, or write one of {_quoted(known)}"
-
-
-_TABLES: Final[dict[str, type[_Settings]]] = {
-    "": Environment,
-    "hosted_zone": HostedZone,
-    "dkim": Dkim,
-    "dmarc": Dmarc,
-    "network": Network,
-    "host": Host,
-    "mail": Mail,
-    "suppressions": Suppressions,
-    "elastic_ips": ElasticIp,
-    "queue_volumes": QueueVolume,
-    "delivery": EnvironmentDelivery,
-}
 # What `load` says of an environment, never its file.
 _NOT_IN_A_FILE: Final = frozenset({"file", "suffix"})
-_CHOICES: Final = {"dmarc.policy": DmarcPolicy, "delivery.approval": Approval}
 _RANGES: Final = {
     "host.queue_volume_gib": f" from 1 to {LARGEST_QUEUE_GIB}",
     "suppressions.days": f" from 1 to {LONGEST_SUPPRESSION_DAYS}",
     "delivery.order": ", 1 for the first to be deployed",
 }
-
-
-def _quoted(names: Iterable[object]) -> str:
-    return ", ".join(f'"{name}"' for name in names)

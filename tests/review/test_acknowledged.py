@@ -39,7 +39,7 @@ def test_the_committed_file_explains_itself_by_an_entry_that_is_read() -> None:
             "",
             "acknowledged.0.reason: is missing",
         ),
-        ('"replaced"', '"changed"', '"changed" is unknown; write "replaced" or "removed"'),
+        ('"replaced"', '"changed"', '"changed" is unknown; write one of "replaced", "removed"'),
         ('environment = "prod"', "environment = 1", "acknowledged.0.environment: must be text"),
         ("id =", "name =", "acknowledged.0.name: unknown key"),
         ("[[acknowledged]]", "[[acknowledge]]", "acknowledge: unknown key"),

@@ -62,7 +62,11 @@ FAULTS = {
         "pipeline.notify",
         "is not a plain mail address",
     ),
-    "unknown provider": (('"create"', '"new"'), "github.provider", 'write "create" or "exists"'),
+    "unknown provider": (
+        ('"create"', '"new"'),
+        "github.provider",
+        'write one of "create", "exists"',
+    ),
 }
 
 

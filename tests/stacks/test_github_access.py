@@ -181,8 +181,14 @@ def test_a_repository_with_ids_is_known_by_them(tmp_path: Path) -> None:
     ("table", "message"),
     [
         ("owner = 1", "github.ids.repository: is missing"),
-        ('owner = 1\nrepository = "2"', "github.ids.repository: must be a whole number above 0"),
-        ("owner = 0\nrepository = 2", "github.ids.owner: must be a whole number above 0"),
+        (
+            'owner = 1\nrepository = "2"',
+            "github.ids.repository: input should be a valid integer; write a whole number above 0",
+        ),
+        (
+            "owner = 0\nrepository = 2",
+            "github.ids.owner: input should be greater than 0; write a whole number above 0",
+        ),
         (
             "owner = 1\nrepository = 2\nrepo = 3",
             "github.ids.repo: unknown key; remove it, or write one of",
