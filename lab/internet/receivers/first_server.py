@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 
+import authheaders  # type: ignore[import-untyped]
 import dns.exception
 import dns.resolver
 import dns.reversename
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from authheaders import authenticate_message, dmarc_lookup  # type: ignore[import-untyped]
+from authheaders import authenticate_message, dmarc_lookup
 from authres import IPRevAuthenticationResult  # type: ignore[import-untyped]
 
 from lab.internet.receivers.inbox import (
@@ -175,6 +176,11 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await server.serve_forever()
 
 
+def domain_of(address: str) -> str:
+    """The domain of a mail address, in lower case; raises IndexError when there is none."""
+    return address.rsplit("@", 1)[1].strip(" >").lower()
+
+
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description="The lab's first receiver.")
@@ -191,6 +197,9 @@ def main() -> None:
     dmarc_lookup.get_org_domain_from_suffix_list = functools.cache(
         dmarc_lookup.get_org_domain_from_suffix_list
     )
+    # authheaders 0.16.3 ends a domain at its first hyphen, and finds no policy for what is left:
+    # https://github.com/ValiMail/authentication-headers/pull/36
+    authheaders.get_domain_part = domain_of
     asyncio.run(_serve(arguments))
 
 
