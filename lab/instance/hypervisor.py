@@ -231,7 +231,7 @@ class Hypervisor:
                 IPv4Network(vpc["CidrBlock"]),
                 IPv4Address(address),
             )
-        for zone in self._network.zones:
+        for zone in {*self._network.zones, *deployed}:
             private, elastic_ip = deployed.get(zone, (None, None))
             self._network.snat(zone=zone, private=private, elastic_ip=elastic_ip)
 

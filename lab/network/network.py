@@ -72,7 +72,7 @@ class Network:
         """Make `internet`, and a NAT gateway for each availability zone in `zones`.
 
         Hosts follow when instances do (`connect_host`), addresses when they are deployed
-        (`snat`).
+        (`snat`), and with them further zones.
 
         Raises:
             NetworkError: the kernel refused something.
@@ -82,12 +82,12 @@ class Network:
             _ip(f"netns add {INTERNET}")
             addresses = "\n".join(f"addr add {a}/32 dev lo" for a in _SERVICE_ADDRESSES)
             _ip(f"link set lo up\n{addresses}", INTERNET)
-            for number, zone in enumerate(zones):
-                self._add_zone(zone, f"nat{number}", _UPLINKS.network_address + 4 * number)
+            for zone in zones:
+                self._add_zone(zone)
 
     @property
     def zones(self) -> tuple[str, ...]:
-        """The availability zones that `up` made."""
+        """The availability zones that there are."""
         return tuple(self._zones)
 
     def snat(
@@ -95,9 +95,12 @@ class Network:
     ) -> None:
         """Let `private` of `zone` out under `elastic_ip`; with None, let nothing out.
 
-        `internet` then routes that address to the zone's NAT gateway.
+        `internet` then routes that address to the zone's NAT gateway. A zone that is not there yet
+        is made.
         """
         with self._lock:
+            if zone not in self._zones:
+                self._add_zone(zone)
             settings = self._zones[zone]
             if (settings.private, settings.elastic_ip) == (private, elastic_ip):
                 return
@@ -165,9 +168,12 @@ class Network:
             self._zones.clear()
             _ip(f"netns del {INTERNET}")
 
-    def _add_zone(self, zone: str, link: str, uplink: IPv4Address) -> None:
+    def _add_zone(self, zone: str) -> None:
+        number = len(self._zones)
+        link, uplink = f"nat{number}", _UPLINKS.network_address + 4 * number
         nat, far, near = nat_namespace(zone), uplink + 1, uplink + 2
-        self._zones[zone] = _Zone(router=near)
+        blocked = any(other.smtp_blocked for other in self._zones.values())
+        self._zones[zone] = _Zone(router=near, smtp_blocked=blocked)
         _ip(f"netns add {nat}")
         _ip(
             f"""\
