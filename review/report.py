@@ -361,9 +361,12 @@ def show(blocks: Sequence[Block], console: Console) -> None:
             case Text(words, strong):
                 console.print(escape(words), style="bold" if strong else "")
             case Table(columns, rows):
-                table = RichTable(show_lines=any("\n" in "".join(row) for row in rows))
+                lines = any("\n" in "".join(row) for row in rows)
+                # Without its edges the summary fits into 80 columns.
+                table = RichTable(show_lines=lines, padding=(0, 1, 0, 0), show_edge=False)
                 for column in columns:
-                    table.add_column(column, overflow="fold")
+                    longest_word = max(map(len, column.split()), default=0)
+                    table.add_column(column, overflow="fold", min_width=longest_word)
                 for row in rows:
                     table.add_row(*map(escape, row))
                 console.print(table)
