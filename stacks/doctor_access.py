@@ -76,8 +76,8 @@ def doctor_statements(settings: Environment) -> list[iam.PolicyStatement]:
         iam.PolicyStatement(
             sid="DoctorReadsTheAgeOfKeysNotTheKeys",
             actions=["secretsmanager:DescribeSecret"],
-            # CloudFormation begins the names that it makes with the logical id.
-            resources=[arn("secretsmanager", "secret:DkimPrivateKey*")],
+            # The logical id is in the name that CloudFormation makes.
+            resources=[arn("secretsmanager", "secret:*DkimPrivateKey*")],
         ),
         iam.PolicyStatement(
             sid="DoctorReadsWhoIsTold",

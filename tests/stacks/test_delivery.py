@@ -618,7 +618,7 @@ def test_the_gates_access_is_to_this_environment_only(
 def test_doctors_names_are_those_of_the_environments_templates(
     delivery: Assembly, environment: str
 ) -> None:
-    """What CloudFormation names begins with the stack's and the resource's names."""
+    """What CloudFormation names has the stack's or the resource's name in it."""
     secrets = resources(
         delivery.templates[f"{environment}/SendingIdentity"], "AWS::SecretsManager::Secret"
     )
