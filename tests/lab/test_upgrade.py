@@ -124,7 +124,7 @@ def update_under_mail(lab: Lab, old: str) -> tuple[Account, Moment]:
 def last_moment(trial: Trial, host: str, update: Future[None]) -> Moment:
     """What the host was doing when EC2 last let it run, seen from outside.
 
-    A command on a host that is being shut down might never return.
+    A command on a host that is being shut down might never return: see `Stream`.
     """
     ec2 = trial.lab.cloud.client("ec2")
     moment = None
