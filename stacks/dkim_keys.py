@@ -12,6 +12,7 @@ from constructs import Construct
 
 from stacks.acknowledgement import acknowledge
 from stacks.custom_resource_function import CustomResourceFunction
+from stacks.sending_address import ENVIRONMENT_TAG
 
 TIMEOUT = cdk.Duration.minutes(2)
 
@@ -30,7 +31,8 @@ class DkimKey:
 class DkimKeys(Construct):
     """Makes a key pair per selector; the private half goes from KMS to Secrets Manager only.
 
-    log_group: where the function that does it logs.
+    environment: whose keys they are, as the secrets' tag says. log_group: where the function that
+    does it logs.
     encryption_key: the KMS key that makes the pairs and encrypts the secrets.
     by_selector: DkimKey by selector.
     """
@@ -41,12 +43,14 @@ class DkimKeys(Construct):
         construct_id: str,
         *,
         domain: str,
+        environment: str,
         selectors: Sequence[str],
         removal_policy: cdk.RemovalPolicy,
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
         self._domain = domain
+        self._environment = environment
         self._removal_policy = removal_policy
         self.encryption_key = kms.Key(
             self,
@@ -78,6 +82,8 @@ class DkimKeys(Construct):
         # When the identity is kept, so is the secret of a selector that left the settings. Delete
         # it by hand when no mail that it signed is under way any more.
         secret.apply_removal_policy(self._removal_policy)
+        # By which the doctor may read of it, since CloudFormation makes its name.
+        cdk.Tags.of(secret).add(ENVIRONMENT_TAG, self._environment)
         acknowledge(
             secret,
             "AwsSolutions-SMG4",

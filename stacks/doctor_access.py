@@ -7,6 +7,7 @@ from constructs import Construct
 from stacks.acknowledgement import acknowledge
 from stacks.environment import Environment
 from stacks.mail_cell import CELL_TAG
+from stacks.sending_address import ENVIRONMENT_TAG
 
 # What doctor looks at.
 STACKS = ("SendingIdentity", "Network", "MailHosts", "Monitoring")
@@ -18,7 +19,8 @@ _REASONS = {
     "(https://docs.aws.amazon.com/service-authorization/latest/reference/reference.html); the "
     "condition keeps them to the environment's Region.",
     "stack/": "A stack's ARN ends in an id that CloudFormation makes.",
-    "secret:": _GENERATED_NAME + " DescribeSecret reads when a key was made, not the key.",
+    "secret:": _GENERATED_NAME + " The condition on its tag admits this environment's, and "
+    "DescribeSecret reads when a key was made, not the key.",
     ":sns:": _GENERATED_NAME,
     "instance/": "A host's id is not known before it starts; the condition on its tag admits this "
     "environment's. On those the permission is root's: see doctor_statements.",
@@ -76,8 +78,8 @@ def doctor_statements(settings: Environment) -> list[iam.PolicyStatement]:
         iam.PolicyStatement(
             sid="DoctorReadsTheAgeOfKeysNotTheKeys",
             actions=["secretsmanager:DescribeSecret"],
-            # The logical id is in the name that CloudFormation makes.
-            resources=[arn("secretsmanager", "secret:*DkimPrivateKey*")],
+            resources=[arn("secretsmanager", "secret:*")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": settings.name}},
         ),
         iam.PolicyStatement(
             sid="DoctorReadsWhoIsTold",

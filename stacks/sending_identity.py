@@ -59,6 +59,7 @@ class SendingIdentity(cdk.Stack):
             self,
             "Dkim",
             domain=settings.sending_domain,
+            environment=settings.name,
             selectors=settings.dkim.selectors,
             removal_policy=removal_policy,
             log_group=function_log,
