@@ -40,7 +40,8 @@ faults: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-pack
 .PHONY: test
 test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everything, the lab included (root on Debian 12 or 13)
 	@postern lab fit
-	pytest
+	pytest -m 'not lab' --numprocesses auto --dist loadfile
+	pytest -m lab
 
 .PHONY: check
 check: lint node_modules/.installed ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)

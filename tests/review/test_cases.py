@@ -116,4 +116,5 @@ def test_the_verdict_and_the_report(review_of: ReviewOf, name: str) -> None:
     expected = CASES / name / "expected.md"
     if os.environ.get("POSTERN_WRITE_EXPECTED"):
         expected.write_text(text, encoding="utf-8")
-    assert text == expected.read_text("utf-8")
+    told = "read what is new; POSTERN_WRITE_EXPECTED=1 pytest tests/review writes it"
+    assert text == expected.read_text("utf-8"), told
