@@ -25,8 +25,8 @@ Synthesise = Callable[..., Templates]
 AssemblyOf = Callable[[str], "Assembly"]
 
 
-def synthesise(*environments: Environment, outdir: Path, gate_role_arn: str | None = None) -> None:
-    """Write the assembly of one app with these environments, as `cdk synth` does.
+def app_in(outdir: Path) -> cdk.App:
+    """An app as `cdk synth` runs it, that writes there.
 
     With the flags of cdk.json, and with cdk-nag, which raises on a finding that nobody
     acknowledged.
@@ -39,6 +39,12 @@ def synthesise(*environments: Environment, outdir: Path, gate_role_arn: str | No
         outdir=str(outdir),
     )
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    return app
+
+
+def synthesise(*environments: Environment, outdir: Path, gate_role_arn: str | None = None) -> None:
+    """Write the assembly of one app with these environments."""
+    app = app_in(outdir)
     for environment in environments:
         PosternStage(app, environment, gate_role_arn=gate_role_arn)
     app.synth()

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import aws_cdk as cdk
 from aws_cdk.assertions import Template
-from cdk_nag import AwsSolutionsChecks
 
 from review.snapshots import joined
 from stacks.delivery import Delivered, Delivery, gate_role_arn, in_order
 from stacks.delivery_settings import DeliverySettings
 from stacks.environment import Environment
 from stacks.postern_stage import PosternStage
-from tests.stacks.conftest import ROOT, Assembly, resources
+from tests.stacks.conftest import Assembly, app_in, resources
 
 
 def synthesise_delivery(
@@ -24,14 +23,7 @@ def synthesise_delivery(
 
     templates: by stack: "Delivery", "eu-west-1" (its support stack there), "prod/DoctorAccess" ...
     """
-    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    app = cdk.App(
-        analytics_reporting=False,
-        builtin_cloud_formation_validation=False,
-        context=context,
-        outdir=str(outdir),
-    )
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    app = app_in(outdir)
     gate = gate_role_arn(settings)
     delivered = [
         Delivered(settings=e, stage=PosternStage(app, e, gate_role_arn=gate))

@@ -1,15 +1,12 @@
 """A token of GitHub's opens the one role that its job needs, and no other token opens any."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
 import pytest
 import yaml
 from aws_cdk.assertions import Template
-from cdk_nag import AwsSolutionsChecks
 
 from stacks import delivery_settings
 from stacks.delivery import in_order
@@ -17,7 +14,7 @@ from stacks.delivery_settings import DeliverySettings, InvalidDelivery
 from stacks.doctor_access import doctor_statements
 from stacks.environment import Environment, load_all
 from stacks.github_access import ISSUER, GitHubAccess
-from tests.stacks.conftest import ROOT, Assembly, only, resources, statements
+from tests.stacks.conftest import ROOT, Assembly, app_in, only, resources, statements
 from tests.stacks.permissions import listed
 from tests.stacks.test_wildcards import reasons, wildcards
 
@@ -42,14 +39,7 @@ def _synthesise(
     settings: DeliverySettings, environments: list[Environment], folder: Path
 ) -> Assembly:
     """The stack of these environments' account, with cdk-nag, which raises on a finding."""
-    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    app = cdk.App(
-        analytics_reporting=False,
-        builtin_cloud_formation_validation=False,
-        context=context,
-        outdir=str(folder),
-    )
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    app = app_in(folder)
     stack = GitHubAccess(app, "GitHub", settings=settings, environments=environments)
     app.synth()
     return Assembly({"GitHub": dict(Template.from_stack(stack).to_json())}, folder)
