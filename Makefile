@@ -102,7 +102,7 @@ review: .venv/.installed node_modules/.installed ## What a change means, in word
 .PHONY: release
 release: .venv/.installed node_modules/.installed ## Keep this version's templates in lab/releases/, for the test that updates from them; then raise the version in pyproject.toml
 	rm -rf cdk.out
-	cdk --context environment=lab synth --quiet
+	env --unset=POSTERN_SUFFIX cdk --context environment=lab synth --quiet
 	python3 -m lab.release cdk.out
 
 .PHONY: clean
