@@ -152,6 +152,7 @@ def gated(lab: Lab, delivery: Assembly) -> Iterator[Lab]:
             connection=settings.pipeline.connection_arn,
         )
     )
+    alarms = alarm_states(lab)
     iam = lab.cloud.client("iam")
     iam.create_role(
         RoleName=GATE_ROLE_NAME,
@@ -172,6 +173,7 @@ def gated(lab: Lab, delivery: Assembly) -> Iterator[Lab]:
         iam.delete_role(RoleName=GATE_ROLE_NAME)
         lab.cloud.client("cloudformation").delete_stack(StackName="postern-lab-DoctorAccess")
         lab.deploy()
+        set_alarms(lab, alarms)
 
 
 def allow(action: str, **more: Any) -> dict[str, Any]:
@@ -287,13 +289,20 @@ def gate(lab: Lab, delivery: Assembly, *, minutes: int) -> tuple[int, dict[str, 
     }
 
 
+def alarm_states(lab: Lab) -> dict[str, str]:
+    alarms = lab.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    return {alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms}
+
+
+def set_alarms(lab: Lab, states: Mapping[str, str]) -> None:
+    cloudwatch = lab.cloud.client("cloudwatch")
+    for name, state in states.items():
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="for a test")
+
+
 def silence(lab: Lab) -> None:
     """Every alarm is OK: of most of them nothing in the emulated AWS judges the metrics."""
-    cloudwatch = lab.cloud.client("cloudwatch")
-    for alarm in cloudwatch.describe_alarms()["MetricAlarms"]:
-        cloudwatch.set_alarm_state(
-            AlarmName=alarm["AlarmName"], StateValue="OK", StateReason="for a test"
-        )
+    set_alarms(lab, dict.fromkeys(alarm_states(lab), "OK"))
 
 
 @pytest.fixture
