@@ -2,10 +2,10 @@
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
+
+from stacks.encrypted_topic import encrypted_topic
 
 
 class AlertTopic(Construct):
@@ -18,15 +18,7 @@ class AlertTopic(Construct):
         self, scope: Construct, construct_id: str, *, address: str, alarm_names: str
     ) -> None:
         super().__init__(scope, construct_id)
-        key = kms.Key(
-            self,
-            "Key",
-            description="Alert topic",
-            enable_key_rotation=True,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        # Not AWS's own key of SNS, which CloudWatch may not use.
-        self.topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
+        key, self.topic = encrypted_topic(self, description="Alert topic")
         stack = cdk.Stack.of(self)
         alarms = stack.format_arn(
             service="cloudwatch",

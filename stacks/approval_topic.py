@@ -1,10 +1,9 @@
 """Who is told that a deployment waits for a person."""
 
-import aws_cdk as cdk
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
+
+from stacks.encrypted_topic import encrypted_topic
 
 
 class ApprovalTopic(Construct):
@@ -16,12 +15,5 @@ class ApprovalTopic(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, address: str) -> None:
         super().__init__(scope, construct_id)
-        key = kms.Key(
-            self,
-            "Key",
-            description="Approval topic",
-            enable_key_rotation=True,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        self.topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
+        _key, self.topic = encrypted_topic(self, description="Approval topic")
         self.topic.add_subscription(subscriptions.EmailSubscription(address))
