@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -204,9 +204,13 @@ class Review:
 
 def templates_changed(base: Files, current: Files) -> dict[str, tuple[Template, Template]]:
     """The templates that differ, before and after, by unit and stack: "prod/Network"."""
+    return _pairs(_sides(base, current))
+
+
+def _pairs(sides: _Sides) -> dict[str, tuple[Template, Template]]:
     return {
         f"{name}/{stack}": pair
-        for name, (before, after) in _sides(base, current).items()
+        for name, (before, after) in sides.items()
         for stack in sorted({*before.templates, *after.templates})
         if (pair := (before.templates.get(stack, {}), after.templates.get(stack, {})))[0] != pair[1]
     }
@@ -229,14 +233,15 @@ def examine(
         CannotTell: the diff engine cannot be asked.
     """
     prices = Prices()
-    pairs = templates_changed(base, current)
+    sides = _sides(base, current)
+    pairs = _pairs(sides)
     answers = compare(pairs)
     new = [entry for entry in entries if entry not in spent]
     reasons: dict[tuple[str, str, str], str] = {
         (entry.environment, entry.id, entry.change): entry.reason for entry in new
     }
     units = []
-    for name, (before, after) in _sides(base, current).items():
+    for name, (before, after) in sides.items():
         changes = {
             key.removeprefix(f"{name}/"): (pair, answers[key])
             for key, pair in pairs.items()
@@ -282,7 +287,10 @@ class _Side:
                     shown[SEE] = digest
 
 
-def _sides(base: Files, current: Files) -> Mapping[str, tuple[_Side, _Side]]:
+_Sides = Mapping[str, tuple[_Side, _Side]]
+
+
+def _sides(base: Files, current: Files) -> _Sides:
     names = sorted({_unit_of(file) for file in (*base, *current) if file != HOST_FILES})
     return {name: (_Side(base, name), _Side(current, name)) for name in names}
 
@@ -305,7 +313,8 @@ def _unit(
     values: list[Value] = []
     hosts: list[str] = []
     for stack, ((old, new), answer) in compared.items():
-        in_stack = [_change(stack, resource, old) for resource in answer["resources"]]
+        stateful = _stateful(old)
+        in_stack = [_change(stack, resource, stateful) for resource in answer["resources"]]
         changes += in_stack
         hosts += _replaced_hosts(stack, in_stack, new)
         openings += _openings(answer, in_stack)
@@ -333,7 +342,7 @@ def _unit(
     )
 
 
-def _change(stack: str, resource: Mapping[str, Any], before: Template) -> Change:
+def _change(stack: str, resource: Mapping[str, Any], stateful: Collection[str]) -> Change:
     logical_id, kind = resource["id"], resource["type"]
     impact = resource["impact"]
     parts = tuple(
@@ -351,7 +360,7 @@ def _change(stack: str, resource: Mapping[str, Any], before: Template) -> Change
         id=f"{stack}/{logical_id}",
         type=kind,
         action=_ACTIONS[impact],
-        stateful=logical_id in _stateful(before),
+        stateful=logical_id in stateful,
         parts=parts,
         note=note or _refused(kind, resource["properties"]),
     )

@@ -161,7 +161,7 @@ def _title(unit: Unit) -> str:
     counts = [
         f"{count} {action}"
         for action in ("added", "changed", "replaced", "removed")
-        if (count := sum(change.action == action for change in unit.changes))
+        if (count := unit.count(action))
     ]
     return f"{unit.name}: {', '.join(counts) or 'no resource changes'}"
 
