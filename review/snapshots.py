@@ -75,7 +75,7 @@ def of_assembly(folder: Path) -> Files:
         stage = folder / artifact["properties"]["directoryName"]
         name = artifact["properties"]["displayName"]
         files |= {f"{name}/{file}": text for file, text in _of_stage(stage).items()}
-    for stack, template in _templates(folder):
+    for stack, template in templates_of(folder):
         files[f"{stack}.json"] = reviewable(template)
     return files
 
@@ -163,7 +163,7 @@ def read(folder: Path) -> Files:
 
 def _of_stage(folder: Path) -> dict[str, str]:
     files, documents = {}, {}
-    for stack, template in _templates(folder):
+    for stack, template in templates_of(folder):
         files[f"{stack}.json"] = reviewable(template)
         for logical_id, resource in template.get("Resources", {}).items():
             if resource["Type"] == "AWS::EC2::LaunchTemplate":
@@ -235,7 +235,7 @@ def _listed(files: Mapping[str, File]) -> str:
     )
 
 
-def _templates(folder: Path) -> Iterator[tuple[str, Template]]:
+def templates_of(folder: Path) -> Iterator[tuple[str, Template]]:
     """The stacks of this assembly, without those of its stages, by construct id."""
     for artifact in _artifacts(folder, "aws:cloudformation:stack"):
         text = (folder / artifact["properties"]["templateFile"]).read_text("utf-8")

@@ -14,6 +14,7 @@ import aws_cdk as cdk
 import pytest
 from cdk_nag import AwsSolutionsChecks
 
+from review.snapshots import templates_of
 from stacks.environment import Environment, load
 from stacks.postern_stage import PosternStage
 
@@ -52,17 +53,7 @@ def synthesise(*environments: Environment, outdir: Path, gate_role_arn: str | No
 
 def templates_in(outdir: Path, environment: str) -> Templates:
     """The environment's templates in an assembly, by stack ("SendingIdentity", ...)."""
-    folder = outdir / f"assembly-{environment}"
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    files = {
-        artifact["displayName"].rpartition("/")[2]: artifact["properties"]["templateFile"]
-        for artifact in manifest["artifacts"].values()
-        if artifact["type"] == "aws:cloudformation:stack"
-    }
-    return {
-        stack: json.loads((folder / file).read_text(encoding="utf-8"))
-        for stack, file in files.items()
-    }
+    return dict(templates_of(outdir / f"assembly-{environment}"))
 
 
 def synthesise_file(path: Path, outdir: Path) -> Templates:
