@@ -24,6 +24,13 @@ _EXIT_TIMEOUT = 10.0
 # systemd's own word for "power off" to a PID 1 (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 
+# Runs a command as the child of a shell, which waits for nothing but its child's end. nsenter's own
+# way (--fork) is to stop when it sees its child stopped, as systemd does to all when it shuts down.
+# It would stay stopped, and with it all that waits for the end of the container: its dead child is
+# not reaped, and the file systems that it is in are not let go of. env: the shell is outside of the
+# container's PID namespace, so nothing may be built into it.
+_RUN_AS_CHILD = 'env "$@"; exit $?'
+
 # What nspawn ends with under --keep-unit when its container asks for a reboot (systemd's
 # EXIT_FORCE_RESTART): whoever keeps the unit is to start it again.
 _REBOOT = 133
@@ -126,14 +133,14 @@ class Container:
     def enter_command(self, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` inside, for a caller with pipes or a terminal of its own."""
         return [
-            "nsenter",
-            f"--target={self.leader_pid}",
+            *("nsenter", "--no-fork", f"--target={self.leader_pid}"),
             *("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"),
             *("env", "--ignore-environment"),
             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME=/root",
             "LANG=C.UTF-8",
             f"TERM={os.environ.get('TERM', 'dumb')}",
+            *("sh", "-c", _RUN_AS_CHILD, "sh"),
             *argv,
         ]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import threading
 import time
 import uuid
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -148,20 +146,7 @@ class Stream:
         if self._program is not None:
             assert self._program.stdin is not None
             self._program.stdin.close()  # which ends it, also inside the host
-            self._wait_for(self._program)
+            self._program.wait()
             assert self._reader is not None
             self._reader.join()
             self._program = None
-
-    @staticmethod
-    def _wait_for(program: subprocess.Popen[str]) -> None:
-        """Wait for the end of a command on a host, which may have been shut down meanwhile.
-
-        systemd stops every process before it kills them. An nsenter that sees its child stopped
-        stops itself until somebody continues it, and until then does not see that the child ended.
-        """
-        while True:
-            program.send_signal(signal.SIGCONT)
-            with suppress(subprocess.TimeoutExpired):
-                program.wait(1)
-                return

@@ -15,7 +15,7 @@ from lab.instance.volumes import by_id_link
 from lab.network import INTERNET, Network
 from lab.network.namespace import entered, listening_socket
 from tests.lab.instance.conftest import ZONE, Account, Machine
-from tests.lab.waiting import eventually
+from tests.lab.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.lab
 
@@ -192,6 +192,25 @@ def test_no_machine_boots_while_launches_are_held_back(account: Account, machine
 
     machine.hypervisor.hold_launches(held=False)
     assert machine.wait_for_boot(waiting).container.running
+
+
+def test_a_reboot_ends_what_somebody_had_run_inside(machine: Machine) -> None:
+    """What stays holds the machine's end up, and its successor's, by the file systems it is in."""
+    (host,) = machine.hypervisor.hosts.values()
+    commands = [
+        subprocess.Popen(host.container.enter_command(["sleep", "infinity"])) for _ in range(20)
+    ]
+    try:
+        eventually(lambda: len(run(host, "pgrep", "sleep").split()) == len(commands))
+        reboots = sum("reboots" in report for report in machine.reports)
+        run(host, "systemctl", "--no-block", "reboot")
+        for command in commands:
+            command.wait(PATIENCE_SECONDS)
+    finally:
+        for command in commands:
+            command.kill()
+            command.wait()
+    eventually(lambda: sum("reboots" in report for report in machine.reports) > reboots)
 
 
 def test_a_stopped_hypervisor_leaves_no_mount_and_no_loop_device(machine: Machine) -> None:
