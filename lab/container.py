@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.images import mount_writable
+from lab.places import lab_name
 
-_CGROUP_PREFIX = "postern-lab-"
 _START_TIMEOUT = 30.0
 _EXIT_TIMEOUT = 10.0
 
@@ -78,7 +78,7 @@ class Container:
         self._lower = root
         self._netns = Path("/run/netns") / netns
         self._prepare = prepare
-        self._cgroups = [own / f"{_CGROUP_PREFIX}{name}" for own in _own_cgroups() if own.is_dir()]
+        self._cgroups = [own / f"{lab_name()}.{name}" for own in _own_cgroups() if own.is_dir()]
         self._nspawn: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -235,11 +235,10 @@ class Container:
 def sweep_cgroups() -> None:
     """Remove the cgroups of containers whose supervisor died.
 
-    Call it before the first container starts. A cgroup that still has processes is another
-    supervisor's and stays.
+    Call it before the first container starts. Another lab's have another name.
     """
     for hierarchy in _hierarchies().values():
-        for cgroup in hierarchy.glob(f"**/{_CGROUP_PREFIX}*"):
+        for cgroup in hierarchy.glob(f"**/{lab_name()}.*"):
             with contextlib.suppress(OSError):
                 _remove_cgroup(cgroup)
 

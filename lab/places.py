@@ -1,9 +1,34 @@
 """Where the lab keeps its things on this machine."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+from lab.control import LabError
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+# The environment variable with the number, from 1 to 8, of a lab beside the machine's usual one.
+# Tests that run on several processors have one each.
+LAB_VARIABLE: Final = "POSTERN_LAB"
+
+
+def lab_number() -> int:
+    """0 for the machine's usual lab; raises LabError for a number that no lab has."""
+    text = os.environ.get(LAB_VARIABLE, "0")
+    if text not in map(str, range(9)):
+        raise LabError(f'{LAB_VARIABLE} is "{text}"; write a number from 1 to 8, or unset it')
+    return int(text)
+
+
+def _of_this_lab(place: str) -> str:
+    return f"{place}-{number}" if (number := lab_number()) else place
+
+
+def lab_name() -> str:
+    """What no two labs of a machine share; their folders and cgroups are called so."""
+    return _of_this_lab("postern-lab")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +40,9 @@ class Places:
     ``received`` holds what the receivers got, and outlives the run for the reader.
     """
 
-    state: Path = Path("/var/lib/postern-lab")
+    state: Path = field(default_factory=lambda: Path("/var/lib", lab_name()))
     cache: Path = Path("/var/cache/postern")
-    received: Path = PROJECT / ".lab" / "received"
+    received: Path = field(default_factory=lambda: PROJECT / ".lab" / _of_this_lab("received"))
     cdk: Path = PROJECT / "node_modules" / ".bin" / "cdk"
     emulator_python: Path = PROJECT / ".venv-cloud" / "bin" / "python"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.images import ImageError, debian_archives, root_filesystem
+from lab.places import lab_number
 
 _PACKAGES = (
     # base system
@@ -106,6 +107,7 @@ def prepare_instance(root: Path, *, ca_certificate: Path) -> None:
     shutil.copytree(_FILES, root, dirs_exist_ok=True)
     (root / "etc/netplan/90-default.yaml").chmod(0o600)  # netplan warns about any other
     _fake_dmi(root)
+    _number_users_apart(root)
     authority = root / "usr/local/share/ca-certificates/lab.crt"
     shutil.copyfile(ca_certificate, authority)
     subprocess.run(["chroot", root, "update-ca-certificates"], check=True, capture_output=True)
@@ -119,6 +121,16 @@ def _over_plain_http(source: str) -> str:
     kind, uri, rest = source.split(maxsplit=2)
     parts = urlsplit(uri)
     return f"{kind} http://{parts.hostname}{parts.path} {rest}"
+
+
+def _number_users_apart(root: Path) -> None:
+    """Give packages' users numbers that they have in no other lab of this machine.
+
+    How many processes a user may have is counted over the whole machine (setrlimit(2)).
+    """
+    if number := lab_number():
+        with (root / "etc/adduser.conf").open("a") as settings:
+            settings.write(f"FIRST_SYSTEM_UID={100 + 100 * number}\n")
 
 
 def _fake_dmi(root: Path) -> None:

@@ -1,5 +1,6 @@
-"""One lab for all end-to-end tests: deploying into it takes most of their time."""
+"""One lab for all end-to-end tests of a process: deploying into it takes much of their time."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +12,23 @@ from lab.cloud.cloud import CloudError
 from lab.internet.addresses import FIRST_RECEIVER
 from lab.internet.verdict import Verdict
 from lab.lab import Lab
+from lab.places import LAB_VARIABLE
 from lab.steps import Steps
 
 RECIPIENTS = ("someone@example.net", "someone@example.org")
 NO_ANSWER = 124  # timeout(1) ended it
 
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ[LAB_VARIABLE] = str(1 + int(worker.removeprefix("gw")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One lab at a time: those with labs of their own come before and after all that share one.
+    """What has a lab of its own comes before all that share one, and what takes longest comes next.
 
     test_stopping.py comes last of all: it kills the lab that the others use.
     """
-    places = {"test_upgrade.py": -1, "test_stopping.py": 1}
+    places = {"test_upgrade.py": -2, "test_faults.py": -1, "test_stopping.py": 1}
     items.sort(key=lambda item: places.get(item.path.name, 0))
 
 

@@ -1,4 +1,4 @@
-"""The lab itself: one at a time, and gone without a trace however it ends.
+"""The lab itself: one of a name at a time, and gone without a trace however it ends.
 
 conftest.py puts this file last, because it kills the lab that the others use.
 """
@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from lab.lab import Lab
-from lab.places import PROJECT
+from lab.places import PROJECT, lab_name
 from lab.steps import Steps
 from tests.lab.waiting import eventually
 
@@ -65,7 +65,7 @@ def test_nothing_of_a_killed_lab_stops_the_next(lab: Lab) -> None:
 
     # os.walk does not mind what vanishes meanwhile.
     cgroups = [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names]
-    assert not [name for name in cgroups if name.startswith("postern-lab-")]
+    assert not [name for name in cgroups if name.startswith(f"{lab_name()}.")]
 
 
 def _named_namespaces() -> set[str]:
