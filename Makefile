@@ -18,7 +18,7 @@ BASE ?= HEAD
 MARKDOWN ?=
 # For how many minutes a deployment may settle before its gate closes.
 SETTLE ?= 15
-SOURCES := app.py lab ops review stacks tests user_data
+SOURCES := app.py bench lab ops review stacks tests user_data
 LAB_PACKAGES := dnsmasq-base iproute2 mmdebstrap nftables systemd-container
 # A machine that has just started may be upgrading itself: its lock is waited for.
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=300

@@ -1,0 +1,1 @@
+"""What a mail host delivers in a second, beside the programs that its users would take instead."""
