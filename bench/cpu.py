@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,25 @@ def seconds_of(cgroup: Path) -> float:
 def seconds_of_units(cgroup: Path, units: Iterable[str]) -> float:
     """CPU seconds of these systemd units, wherever below `cgroup` they are."""
     return sum(seconds_of(found) for unit in units for found in cgroup.glob(f"**/{unit}"))
+
+
+@contextmanager
+def own_cgroup(name: str) -> Iterator[Path]:
+    """A cgroup (v2) beside the containers', for programs that are counted by themselves."""
+    path = next(
+        line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"
+    )
+    # With the containers' prefix, so that what a killed bench leaves is swept with theirs.
+    cgroup = unified_hierarchy() / path.lstrip("/") / f"postern-lab-{name}"
+    cgroup.mkdir(exist_ok=True)
+    try:
+        yield cgroup
+    finally:
+        for _ in range(100):
+            with suppress(OSError):  # its last process is just ending
+                cgroup.rmdir()
+                break
+            time.sleep(0.05)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from lab.network import Network
 from lab.network.network import HOST_INTERFACE, host_namespace
 from lab.network.vpc_services import Interface
 
+PROGRAMS = "/usr/local/lib/bench"
+"""Where the application's program is on each host."""
 _VOLUME_GIB = 4
 _NETWORK = f"[Match]\nName={HOST_INTERFACE}\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n"
 
@@ -195,6 +197,10 @@ class MailHost:
             "/etc/systemd/network/10-vpc.network": (0o644, _NETWORK),
             **self.contender.files(self._identity),
         }
+        # The application that sends runs here when it calls `sendmail`.
+        for name in ("__init__.py", "names.py", "source.py"):
+            program = (Path(__file__).parent / name).read_text("utf-8")
+            files[f"{PROGRAMS}/bench/{name}"] = (0o644, program)
         for path, (mode, text) in files.items():
             file = root / path.lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import cpu
-from bench.host import Identity, MailHost
+from bench.host import PROGRAMS, Identity, MailHost
 from bench.receiver import Receiver
 from bench.signatures import unverified
 from bench.source import Settings
@@ -108,7 +109,8 @@ def stream(host: MailHost, receiver: Receiver, workload: Workload, identity: Ide
             _wait(receiver, workload.messages)
             machine_busy = cpu.Machine.now().busy - machine.busy
             account = application.finish()
-        emptied = host.wait_until_empty(seconds=_EMPTY_SECONDS)
+            emptied = host.wait_until_empty(seconds=_EMPTY_SECONDS)
+            mta_cpu = application.mta_cpu(account)
         counted = receiver.report()
         after = host.cpu_seconds()
         wrong = unverified(kept.iterdir(), identity)
@@ -132,7 +134,7 @@ def stream(host: MailHost, receiver: Receiver, workload: Workload, identity: Ide
         unanswered=account["unanswered"],
         cpu={
             **used,
-            "mta": used["mta"] + account.get("mta_cpu", 0.0),
+            "mta": used["mta"] + mta_cpu,
             "source": account["cpu"],
             "sink": counted["cpu"] - sink_before,
             "machine": machine_busy,
@@ -144,6 +146,7 @@ class Application:
     """The program that sends, beside the host or, for `sendmail -t`, on it."""
 
     def __init__(self, host: MailHost, workload: Workload, *, run: str, identity: Identity) -> None:
+        self._exits = ExitStack()
         settings = Settings(
             run=run,
             messages=workload.messages,
@@ -152,12 +155,21 @@ class Application:
             sending_domain=identity.sending_domain,
             sessions=workload.sessions,
             per_connection=workload.per_connection,
+            submission=workload.submission,
         )
+        program = ["-m", "bench.source", json.dumps(asdict(settings))]
+        self._cgroup: Path | None = None
+        if workload.submission == "sendmail":
+            self._cgroup = self._exits.enter_context(cpu.own_cgroup("bench-source"))
+            command = [
+                *("sh", "-ec", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(self._cgroup)),
+                *host.container.enter_command(["env", f"PYTHONPATH={PROGRAMS}", "python3"]),
+                *program,
+            ]
+        else:
+            command = command_in(host_namespace(host.zone), [sys.executable, *program])
         self._program = subprocess.Popen(
-            command_in(
-                host_namespace(host.zone),
-                [sys.executable, "-m", "bench.source", json.dumps(asdict(settings))],
-            ),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -170,6 +182,7 @@ class Application:
     def __exit__(self, *_: object) -> None:
         self._program.kill()
         self._program.wait()
+        self._exits.close()
 
     def begin(self) -> None:
         """Let it send."""
@@ -181,6 +194,12 @@ class Application:
         """Wait until it has nothing left to send; its account (`bench.source.Account` and CPU)."""
         account: dict[str, Any] = json.loads(self._expect_line())
         return account
+
+    def mta_cpu(self, account: Mapping[str, Any]) -> float:
+        """CPU seconds of the `sendmail` programs that it called, and of what these left behind."""
+        if self._cgroup is None:
+            return 0.0
+        return max(0.0, cpu.seconds_of(self._cgroup) - float(account["cpu"]))
 
     def _expect_line(self) -> str:
         assert self._program.stdout is not None

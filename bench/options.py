@@ -26,7 +26,12 @@ class Options:
         """The chosen workloads, scaled."""
         chosen = [WORKLOADS[name] for name in self.workload_names]
         return [
-            replace(workload, messages=max(20, round(workload.messages * self.scale)))
+            replace(
+                workload,
+                messages=min(workload.messages, max(20, round(workload.messages * self.scale))),
+            )
+            if self.scale < 1
+            else replace(workload, messages=round(workload.messages * self.scale))
             for workload in chosen
         ]
 

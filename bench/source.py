@@ -1,4 +1,4 @@
-"""An application that sends: many sessions at a time, each a message after another, by SMTP.
+"""An application that sends: many sessions at a time, each a message after another.
 
 A program: `python3 -m bench.source SETTINGS` with the fields of `Settings` as JSON. It prints a
 line when it is ready, begins when a line comes on standard input, and ends with its account as
@@ -8,8 +8,11 @@ JSON.
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import resource
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -35,6 +38,8 @@ class Settings:
     domains: int
     sending_domain: str
     sessions: int = 20
+    submission: str = "smtp"
+    """Or "sendmail": a call of `sendmail -t` for each message, by an ordinary user."""
     per_connection: int = 1
     """How many messages a session sends before it connects anew."""
     address: str = "127.0.0.1"
@@ -56,7 +61,7 @@ class Account:
 
 
 def message(settings: Settings, number: int) -> bytes:
-    """Message `number`, of `settings.octets` octets with CRLF line ends, none beginning with a dot."""
+    """Message `number`, of `settings.octets` octets; no line begins with a dot."""
     head = (
         f"From: Bench <bench@{settings.sending_domain}>\r\n"
         f"To: u{number}@{recipient_domain(number, domains=settings.domains)}\r\n"
@@ -74,6 +79,33 @@ def message(settings: Settings, number: int) -> bytes:
 
 class Refused(Exception):
     """The server does not take it at the moment."""
+
+
+class _Sendmail:
+    """Calls of `sendmail -t`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.sent_whole = False
+
+    def send(self, number: int) -> None:
+        """Hand message `number` over; raises Refused."""
+        domain = self._settings.sending_domain
+        done = subprocess.run(
+            ["/usr/sbin/sendmail", "-t", "-oi", "-f", f"bench@{domain}"],
+            input=message(self._settings, number).replace(b"\r\n", b"\n"),
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            words = (done.stdout + done.stderr).decode(errors="replace").strip()
+            raise Refused(f"status {done.returncode}: {words}")
+
+    def quit(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is left to do."""
 
 
 class _Connection:
@@ -129,11 +161,12 @@ class _Connection:
 def send_all(settings: Settings) -> Account:
     """Send every message, each until it is accepted."""
     account = Account()
+    kind = _Sendmail if settings.submission == "sendmail" else _Connection
     numbers = count()
     lock = threading.Lock()
 
     def session() -> None:
-        connection: _Connection | None = None
+        connection: _Connection | _Sendmail | None = None
         on_this = 0
         while True:
             with lock:
@@ -144,7 +177,7 @@ def send_all(settings: Settings) -> Account:
             while True:
                 try:
                     if connection is None:
-                        connection, on_this = _Connection(settings), 0
+                        connection, on_this = kind(settings), 0
                     connection.send(number)
                     break
                 except (OSError, Refused) as error:
@@ -179,6 +212,11 @@ def send_all(settings: Settings) -> Account:
 
 def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
+    if settings.submission == "sendmail":
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
     print("ready", flush=True)
     sys.stdin.readline()
     begin = time.monotonic()

@@ -35,6 +35,8 @@ class Workload:
 
     @property
     def title(self) -> str:
+        if self.messages == 1:
+            return f"a single mail of {self.kib} KB on an idle host"
         to = "one big domain" if self.domains == 1 else f"{self.domains} domains"
         by = {"smtp": f"SMTP, {self.per_connection} a connection", "sendmail": "sendmail -t"}
         return f"{self.kib} KB to {to}, {self.delay * 1000:.0f} ms, {by[self.submission]}"
@@ -59,6 +61,7 @@ WORKLOADS = {
             delay=0.05,
             submission="sendmail",
         ),
+        Workload(name="single", messages=1, kib=10, domains=200, delay=0, sessions=1),
     )
 }
 QUEUES = (1000, 5000, 20000)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench.contenders import postern, postfix
+from bench.contenders import exim, postern, postfix
 from bench.host import Contender
 
-NAMES = ("postern", "postfix", "postfix-tuned")
+NAMES = ("postern", "postfix", "postfix-tuned", "exim")
 
 
 def make(name: str) -> Contender:
@@ -15,4 +15,6 @@ def make(name: str) -> Contender:
             return postern.contender()
         case "postfix" | "postfix-tuned":
             return postfix.contender(tuned=name == "postfix-tuned")
+        case "exim":
+            return exim.contender()
     raise LookupError(f"There is no contender {name}; there are {', '.join(NAMES)}.")
