@@ -16,6 +16,8 @@ STAGE = $(ENV)$(addprefix -,$(POSTERN_SUFFIX))
 # What `make review` compares with, and where it writes a pull request's comment, if anywhere.
 BASE ?= HEAD
 MARKDOWN ?=
+# In how many availability zones `make try` has a host.
+ZONES ?= 1
 # For how many minutes a deployment may settle before its gate closes.
 SETTLE ?= 15
 SOURCES := app.py bench lab ops review stacks tests user_data
@@ -25,8 +27,8 @@ APT_GET := DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeo
 
 ## The main job
 .PHONY: try
-try: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Deploy into an emulated AWS, boot, send a mail, show what two receivers say
-	postern lab try
+try: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Deploy into an emulated AWS, boot, send a mail, show what two receivers say; ZONES=3: from three hosts
+	postern lab try --zones '$(ZONES)'
 
 .PHONY: rollback
 rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Deploy while DNS holds another DKIM key: the host signals failure, the deployment rolls back

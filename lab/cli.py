@@ -23,6 +23,7 @@ from lab.lab import Lab
 from lab.places import Places
 from lab.preflight import CannotRunHere, require_a_fit_machine
 from lab.steps import Steps
+from stacks.environment import MOST_ZONES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,13 @@ console = Console(soft_wrap=False)
 DNS_FAULTS = FAULTS.keys() - set(SERVER_FAULTS)
 _LISTED_FAULTS = ", ".join(sorted(DNS_FAULTS))
 _RECIPIENTS = ["anyone@example.net", "anyone@example.org"]
+
+Zones = Annotated[
+    int, typer.Option(min=1, max=MOST_ZONES, help="Availability zones, a host in each")
+]
+HostName = Annotated[
+    str, typer.Option("--host", help="Which mail host, if there are several: its zone or its id")
+]
 
 
 @contextmanager
@@ -79,20 +87,30 @@ def try_out(
         list[str] | None,
         typer.Option(help=f"Publish DNS with a fault: {_LISTED_FAULTS}"),
     ] = None,
+    zones: Zones = 1,
 ) -> None:
-    """The main job, once through: deploy, boot, send, judge, end."""
+    """The main job, once through: deploy, boot, send from each host, judge, end."""
     if unknown := set(fault or []) - DNS_FAULTS:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {_LISTED_FAULTS}")
     with _told_errors():
         with _passing_lab() as (lab, steps):
             lab.publish(fault or [])
-            _deploy(lab, steps)
-            verdicts = _send(
-                lab, steps, _RECIPIENTS, "From a clone to a mail that every check passes"
-            )
-        _show(verdicts)
+            _deploy(lab, steps, zones=zones)
+            subject = "From a clone to a mail that every check passes"
+            hosts = lab.hosts
+            verdicts = {
+                f"{zone} {host}": _send(lab, steps, _RECIPIENTS, subject, host=host)
+                for host, zone in hosts.items()
+            }
+        for name, found in verdicts.items():
+            if zones > 1:
+                console.print(f"\nFrom the host in {name}:", style="bold", highlight=False)
+            _show(found)
         console.print(f"[dim]{steps.elapsed:.0f} s in all[/dim]")
-        raise typer.Exit(0 if all(map(passes, verdicts)) else 1)
+        fine = len(verdicts) == zones and all(
+            passes(verdict) for found in verdicts.values() for verdict in found
+        )
+        raise typer.Exit(0 if fine else 1)
 
 
 @app.command()
@@ -170,13 +188,13 @@ def sinkhole(
 
 
 @app.command()
-def up() -> None:
+def up(zones: Zones = 1) -> None:
     """Start the lab, deploy into it, and keep it."""
     with _told_errors():
         steps = Steps(console)
         lab = Lab.start(steps=steps, keep=True)
         try:
-            _deploy(lab, steps)
+            _deploy(lab, steps, zones=zones)
         except BaseException:
             lab.end()
             raise
@@ -194,19 +212,20 @@ def send(
     to: Annotated[list[str] | None, typer.Option(help="A recipient; may be repeated")] = None,
     subject: str = "A mail from the lab",
     text: str = "Sent with sendmail -t on the mail host.",
+    host: HostName = "",
 ) -> None:
     """Send a message from the mail host and show what the receivers say."""
     with _told_errors():
-        verdicts = _send(Lab.find(), Steps(console), to or _RECIPIENTS, subject, text)
+        verdicts = _send(Lab.find(), Steps(console), to or _RECIPIENTS, subject, text, host=host)
         _show(verdicts)
         raise typer.Exit(0 if all(map(passes, verdicts)) else 1)
 
 
 @app.command()
-def shell() -> None:
+def shell(host: HostName = "") -> None:
     """Be root on the mail host."""
     with _told_errors():
-        command = Lab.find().host_command("bash", "--login")
+        command = Lab.find().host_command("bash", "--login", host=host)
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
@@ -225,11 +244,12 @@ def operator(
 @app.command()
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come")] = False,
+    host: HostName = "",
 ) -> None:
     """Show the mail host's journal since it booted."""
     with _told_errors():
         options = ["--follow"] if follow else ["--no-pager"]
-        command = Lab.find().host_command("journalctl", "--boot", *options)
+        command = Lab.find().host_command("journalctl", "--boot", *options, host=host)
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
@@ -239,13 +259,19 @@ def status() -> None:
     with _told_errors():
         lab = Lab.find()
         console.print(f"emulated AWS     {lab.cloud.endpoint}")
-        for instance in lab.instance_ids:
-            console.print(f"mail host        {instance}")
+        hosts = lab.hosts
+        for instance, zone in hosts.items():
+            console.print(f"mail host        {instance} in {zone}")
         console.print(f"received mail    {lab.places.received}")
         console.print(f"logs             {lab.places.log}, {lab.cloud.cdk_log}")
-        failed = lab.run("systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
-        console.print(f"failed units     {failed.strip() or 'none'}", markup=False)
-        raise typer.Exit(1 if failed.strip() else 0)
+        list_failed = ("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+        failed = [
+            f"{zone}: {line}"
+            for host, zone in hosts.items()
+            for line in lab.run(*list_failed, host=host).stdout.splitlines()
+        ]
+        console.print(f"failed units     {'; '.join(failed) or 'none'}", markup=False)
+        raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -261,21 +287,30 @@ def down() -> None:
             lab.end()
 
 
-def _deploy(lab: Lab, steps: Steps) -> None:
+def _deploy(lab: Lab, steps: Steps, *, zones: int = 1) -> None:
     with steps.step("CDK bootstrap, and synthesis of the stacks"):
-        lab.bootstrap()
-    with steps.step("CDK deploy: a host boots, installs, tests itself and signals"):
+        lab.bootstrap(zones=zones)
+    hosts = "a host boots, installs, tests itself and signals"
+    if zones > 1:
+        hosts = f"{zones} hosts, one after the other: each boots, tests itself and signals"
+    with steps.step(f"CDK deploy: {hosts}"):
         lab.deploy()
     for received in lab.signals():
         console.print(f"  MailHosts: {received}", highlight=False)
 
 
 def _send(
-    lab: Lab, steps: Steps, to: list[str], subject: str, text: str = "It works.\n"
+    lab: Lab,
+    steps: Steps,
+    to: list[str],
+    subject: str,
+    text: str = "It works.\n",
+    *,
+    host: str = "",
 ) -> list[Verdict]:
     receivers = sorted({f"mx.{address.rpartition('@')[2]}" for address in to})
-    with steps.step("Sending a mail with sendmail -t on the host"):
-        message_id = lab.send(to=to, subject=subject, text=text)
+    with steps.step(f"Sending a mail with sendmail -t on the host {host}".rstrip()):
+        message_id = lab.send(to=to, subject=subject, text=text, host=host)
     with steps.step(f"Waiting for {' and '.join(receivers)}"):
         return lab.wait_for(message_id=message_id, receivers=receivers)
 

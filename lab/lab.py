@@ -133,10 +133,14 @@ class Lab:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._supervisor_handle, signal.SIGKILL)
 
-    def bootstrap(self) -> None:
-        """Bootstrap the account, and synthesise meanwhile what `deploy` will deploy."""
+    def bootstrap(self, *, zones: int = 1) -> None:
+        """Bootstrap the account, and synthesise meanwhile what `deploy` will deploy.
+
+        With several ``zones`` it is the lab's environment with as many availability zones.
+        """
+        app = PROJECT if zones == 1 else self.variant(zones=zones)
         with ThreadPoolExecutor() as executor:
-            synthesis = executor.submit(self.cloud.synthesize, self.environment.name)
+            synthesis = executor.submit(self.cloud.synthesize, self.environment.name, app=app)
             self.cloud.bootstrap(account=self.environment.account)
             self._assembly = synthesis.result()
 
@@ -183,11 +187,12 @@ class Lab:
         file.write_text(f'{before}{heading}extra_user_data = "extra-user-data"\n{after}')
         self.deploy(app=app)
 
-    def variant(self) -> Path:
+    def variant(self, *, zones: int = 1) -> Path:
         """A folder to deploy from, with `deploy(app=...)`: its environment's file is for editing.
 
-        It begins as a copy of the lab's, environments/lab.toml, anew with each call; the code is
-        this project's. The operator's commands work in it as in the project's own folder.
+        It begins as a copy of the lab's, environments/lab.toml, anew with each call, with as many
+        availability zones as are asked for; the code is this project's. The operator's commands
+        work in it as in the project's own folder.
         """
         app = self.places.state / "variant"
         environments = app / "environments"
@@ -195,8 +200,19 @@ class Lab:
         for name in ("app.py", "cdk.json"):
             (app / name).unlink(missing_ok=True)
             (app / name).symlink_to(PROJECT / name)
-        (environments / ENVIRONMENT.name).write_bytes(ENVIRONMENT.read_bytes())
+        own = f"availability_zones = {json.dumps(list(self.environment.availability_zones))}\n"
+        asked = f"availability_zones = {json.dumps(self.zones(zones))}\n"
+        text = ENVIRONMENT.read_text()
+        if own not in text:
+            raise LabError(f"{ENVIRONMENT} must have the line: {own}")
+        (environments / ENVIRONMENT.name).write_text(text.replace(own, asked))
         return app
+
+    def zones(self, count: int) -> list[str]:
+        """The first availability zones of the lab's Region, the environment's own first."""
+        (own,) = self.environment.availability_zones
+        region = self.environment.region
+        return [own, *(f"{region}{letter}" for letter in "bcdef")][:count]
 
     def signals(self) -> list[str]:
         """What CloudFormation heard from instances, in the words of its events, oldest first."""
@@ -206,13 +222,23 @@ class Lab:
     @property
     def instance_ids(self) -> list[str]:
         """The instances that run now."""
-        return [host["instance_id"] for host in self._ask("hosts")]
+        return list(self.hosts)
 
-    def host_command(self, *argv: str, instance_id: str | None = None) -> list[str]:
-        """The command line that runs ``argv`` as root on an instance, the only one if not named."""
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The availability zone of each instance that runs now, by its id, in the zones' order."""
+        zones = {host["instance_id"]: host["zone"] for host in self._ask("hosts")}
+        return dict(sorted(zones.items(), key=lambda item: item[1]))
+
+    def host_command(self, *argv: str, host: str = "") -> list[str]:
+        """The command line that runs ``argv`` as root on a host.
+
+        Here and below a ``host`` is named by its instance id or its availability zone, and may be
+        left out while only one runs.
+        """
         return [
             *("nsenter", f"--target={self.supervisor}", "--mount", "--pid", "--wdns=/"),
-            *self._host(instance_id)["enter"],
+            *self._host(host)["enter"],
             *argv,
         ]
 
@@ -221,10 +247,15 @@ class Lab:
         *argv: str,
         input: bytes = b"",  # noqa: A002 - the name subprocess.run gives it
         timeout: float = 60,
+        host: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``argv`` as root on the only instance; its exit status is the caller's to judge."""
+        """Run ``argv`` as root on a host; its exit status is the caller's to judge."""
         finished = subprocess.run(
-            self.host_command(*argv), check=False, input=input, capture_output=True, timeout=timeout
+            self.host_command(*argv, host=host),
+            check=False,
+            input=input,
+            capture_output=True,
+            timeout=timeout,
         )
         return subprocess.CompletedProcess(
             argv,
@@ -249,17 +280,17 @@ class Lab:
         root = Path(f"/proc/{self.supervisor}/root")
         return entered(namespace, directory=root / NAMESPACES.relative_to("/"))
 
-    def submit(self, message: bytes, *, sender: str | None = None) -> None:
-        """Hand a message to ``sendmail -t`` on the instance; raises LabError when it refuses."""
+    def submit(self, message: bytes, *, sender: str | None = None, host: str = "") -> None:
+        """Hand a message to ``sendmail -t`` on a host; raises LabError when it refuses."""
         options = () if sender is None else ("-f", sender)
-        result = self.run("sendmail", "-t", "-oi", *options, input=message)
+        result = self.run("sendmail", "-t", "-oi", *options, input=message, host=host)
         if result.returncode:
             raise LabError(
                 f"sendmail refused the message (status {result.returncode}): "
                 f"{result.stdout}{result.stderr}"
             )
 
-    def send(self, *, to: Sequence[str], subject: str, text: str) -> str:
+    def send(self, *, to: Sequence[str], subject: str, text: str, host: str = "") -> str:
         """Write and submit a message; returns its Message-ID."""
         domain = self.environment.sending_domain
         message = EmailMessage()
@@ -268,7 +299,7 @@ class Lab:
         message["Subject"] = subject
         message["Message-ID"] = make_msgid(domain=domain)
         message.set_content(text)
-        self.submit(message.as_bytes(), sender=f"hello@{domain}")
+        self.submit(message.as_bytes(), sender=f"hello@{domain}", host=host)
         return str(message["Message-ID"])
 
     def wait_for(
@@ -308,8 +339,8 @@ class Lab:
 
     # What can happen to a host, on purpose
 
-    def crash_host(self) -> str:
-        """End the only host at once, without shutdown, and return its instance id.
+    def crash_host(self, host: str = "") -> str:
+        """End a host at once, without shutdown, and return its instance id.
 
         Its machine is gone when this returns, with everything that its kernel had not yet written
         to the queue volume; the file system there is as dirty as after a power cut. (What it had
@@ -317,14 +348,15 @@ class Lab:
         not imitated.) EC2 terminates the instance, as when it fails its status check, and the Auto
         Scaling group launches a successor, which attaches the same volume: see `wait_for_host`.
         """
-        instance_id: str = self._host(None)["instance_id"]
+        instance_id: str = self._host(host)["instance_id"]
         self._ask("crash", instance_id=instance_id)
         return instance_id
 
-    def wait_for_host(self, *, other_than: str = "", timeout: float = 300) -> str:
+    def wait_for_host(self, *, other_than: str = "", zone: str = "", timeout: float = 300) -> str:
         """The id of a host whose first boot is done, self-test included, once there is one.
 
-        ``other_than`` is the id of a host that does not count, most often the predecessor.
+        ``other_than`` is the id of a host that does not count, most often the predecessor; with a
+        ``zone`` only its own counts.
 
         Raises:
             LabError: its first boot failed, or none was ready after ``timeout`` seconds; the text
@@ -334,7 +366,7 @@ class Lab:
         while True:
             last_lines = "No other host has booted."
             for host in self._ask("hosts"):
-                if host["instance_id"] == other_than:
+                if host["instance_id"] == other_than or zone not in ("", host["zone"]):
                     continue
                 output = _text(host["user_data_log"]) or _text(host["console_log"])
                 last_lines = "\n".join(output.splitlines()[-20:])
@@ -347,6 +379,19 @@ class Lab:
             time.sleep(0.5)
 
     @contextmanager
+    def lost_zone(self, zone: str) -> Iterator[str]:
+        """A zone is gone within the context: its host, its NAT gateway, and no launch succeeds.
+
+        Yields the id of the host that it had. EC2 launches a successor, whose machine boots when
+        the zone is back.
+        """
+        self._ask("lose_zone", zone=zone, lost=True)
+        try:
+            yield self.crash_host(zone)
+        finally:
+            self._ask("lose_zone", zone=zone, lost=False)
+
+    @contextmanager
     def hold_launches(self) -> Iterator[None]:
         """Boot no machine within the context, whatever EC2 launches; what waited boots after it."""
         self._ask("hold_launches", held=True)
@@ -355,8 +400,8 @@ class Lab:
         finally:
             self._ask("hold_launches", held=False)
 
-    def queue_volume(self) -> QueueVolume:
-        """The only cell's queue volume, deployed.
+    def queue_volume(self, zone: str = "") -> QueueVolume:
+        """The queue volume of a zone's cell, of the only one if not named, deployed.
 
         To change what is on it, `hold_launches`, then `crash_host` or terminate the instance, then
         call this, which returns when nothing writes to the image any more.
@@ -364,10 +409,17 @@ class Lab:
         resources = self.cloud.client("cloudformation").describe_stack_resources(
             StackName=f"postern-{self.environment.name}-MailHosts"
         )["StackResources"]
-        volumes = [r for r in resources if r["ResourceType"] == "AWS::EC2::Volume"]
+        ids = [
+            r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::EC2::Volume"
+        ]
+        volumes = [
+            volume["VolumeId"]
+            for volume in self.cloud.client("ec2").describe_volumes(VolumeIds=ids)["Volumes"]
+            if zone in ("", volume["AvailabilityZone"])
+        ]
         if len(volumes) != 1:
             raise LabError(f"The deployed stack has {len(volumes)} queue volumes instead of one.")
-        volume_id = volumes[0]["PhysicalResourceId"]
+        (volume_id,) = volumes
         return QueueVolume(
             volume_id=volume_id, image=Path(self._ask("volume_image", volume=volume_id))
         )
@@ -444,12 +496,13 @@ class Lab:
         if done.returncode:
             raise LabError(f"The clock was not set: {done.stdout}{done.stderr}")
 
-    def _host(self, instance_id: str | None) -> Any:
-        """What the supervisor tells of a running instance, of the only one if not named."""
-        hosts = [h for h in self._ask("hosts") if instance_id in (None, h["instance_id"])]
+    def _host(self, name: str) -> Any:
+        """What the supervisor tells of a running host: see `host_command` for its name."""
+        running = self._ask("hosts")
+        hosts = [h for h in running if name in ("", h["instance_id"], h["zone"])]
         if len(hosts) != 1:
-            running = ", ".join(self.instance_ids) or "none"
-            raise LabError(f"Name one of the running instances: {running}.")
+            known = ", ".join(f"{h['instance_id']} in {h['zone']}" for h in running) or "none"
+            raise LabError(f"Name one of the running hosts: {known}.")
         return hosts[0]
 
     def _ask(self, operation: str, **arguments: Any) -> Any:

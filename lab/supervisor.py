@@ -168,6 +168,7 @@ class Services:
             "wait_for": self._wait_for,
             "crash": lambda instance_id: self._hypervisor.crash(instance_id),
             "hold_launches": lambda held: self._hypervisor.hold_launches(held=held),
+            "lose_zone": self._lose_zone,
             "volume_image": lambda volume: str(self._hypervisor.volume_image(volume)),
             "aws_apis": lambda faults: self._internet.aws_apis(faults),
             "metadata": lambda behaviour: self._hypervisor.metadata(behaviour),
@@ -206,6 +207,10 @@ class Services:
 
     def _block_smtp(self, blocked: bool) -> None:
         self._network.block_smtp(blocked=blocked)
+
+    def _lose_zone(self, zone: str, lost: bool) -> None:
+        self._hypervisor.lose_zone(zone, lost=lost)
+        self._network.cut(zone=zone, off=lost)
 
     def _sinkhole(self, behaviour: str, **settings: Any) -> None:
         self._internet.sinkhole.obey(Orders(behaviour=Behaviour(behaviour), **settings))

@@ -103,6 +103,7 @@ class Hypervisor:
         self._volumes = Volumes(state / "volumes")
         self._changing = threading.RLock()  # machines, by the loop below or by a fault on purpose
         self._launches_held = False
+        self._lost_zones: set[str] = set()
         self._metadata: Behaviour = "answers"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="hypervisor", daemon=True)
@@ -150,6 +151,14 @@ class Hypervisor:
         """Boot no machine while `held`, whatever EC2 says; those that waited boot afterwards."""
         with self._changing:
             self._launches_held = held
+
+    def lose_zone(self, zone: str, *, lost: bool) -> None:
+        """Boot no machine in a zone that is `lost`; those that waited boot when it is back."""
+        with self._changing:
+            if lost:
+                self._lost_zones.add(zone)
+            else:
+                self._lost_zones.discard(zone)
 
     def metadata(self, behaviour: Behaviour) -> None:
         """How the instance metadata service behaves for every machine from here on, old and new."""
@@ -238,6 +247,8 @@ class Hypervisor:
     def _boot(self, instance: Description) -> None:
         """Boot `instance`, and never try a second time: EC2 would not either."""
         data = self._instance_data(instance)
+        if data.zone in self._lost_zones:
+            return
         if any(host.zone == data.zone for host in self._hosts.values()):
             return  # a zone of the lab has one host, so it waits for its predecessor's end
         self._booted.add(data.instance_id)

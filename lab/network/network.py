@@ -51,6 +51,7 @@ class _Zone:
     private: IPv4Network | None = None
     elastic_ip: IPv4Address | None = None
     smtp_blocked: bool = False
+    off: bool = False
     dnsmasq: subprocess.Popen[bytes] | None = None
 
 
@@ -120,6 +121,12 @@ class Network:
             for zone, settings in self._zones.items():
                 settings.smtp_blocked = blocked
                 self._apply_ruleset(zone)
+
+    def cut(self, *, zone: str, off: bool) -> None:
+        """Let the NAT gateway of `zone` pass nothing, as when the zone is gone, or work again."""
+        with self._lock:
+            self._zones[zone].off = off
+            self._apply_ruleset(zone)
 
     def connect_host(self, *, zone: str, interface: Interface) -> str:
         """Make the namespace of a new instance of `zone`, wired to its VPC; return its name.
@@ -199,7 +206,8 @@ class Network:
 
     def _apply_ruleset(self, zone: str) -> None:
         settings = self._zones[zone]
-        text = ruleset(settings.private, settings.elastic_ip, smtp_blocked=settings.smtp_blocked)
+        private = None if settings.off else settings.private
+        text = ruleset(private, settings.elastic_ip, smtp_blocked=settings.smtp_blocked)
         try:
             namespace.run_in(nat_namespace(zone), ["nft", "--file", "-"], text)
         except subprocess.CalledProcessError as error:

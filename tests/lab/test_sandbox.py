@@ -129,7 +129,7 @@ def sent(lab: Lab, environment: Environment, found: Deployed) -> list[Verdict]:
         "\nAn ordinary mail.\n"
     )
     subprocess.run(
-        lab.host_command("sendmail", "-t", "-oi", "-f", sender, instance_id=host),
+        lab.host_command("sendmail", "-t", "-oi", "-f", sender, host=host),
         check=True,
         input=message.encode(),
         timeout=60,
