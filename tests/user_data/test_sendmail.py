@@ -55,3 +55,21 @@ def test_who_is_interrupted_is_told_to_try_again_though_the_program_says_that_al
     for name in ("TERM", "INT", "HUP"):
         real = f"trap 'exit 0' {name}; kill -s {name} $PPID $$; exit 1"
         assert run(tmp_path, real) == (TRY_AGAIN, ""), name
+
+
+def test_a_host_that_is_drained_takes_no_mail_by_it_and_does_all_else(tmp_path: Path) -> None:
+    mark = tmp_path / "closed"
+    mark.touch()
+    run(tmp_path, "exit 0")  # writes the script
+    script = tmp_path / "sendmail"
+    script.write_text(script.read_text().replace("/var/spool/queue/closed", str(mark)))
+
+    def status(*arguments: str) -> int:
+        return subprocess.run([script, *arguments], check=False, capture_output=True).returncode
+
+    for submits in (["-t", "-oi"], ["-bm", "a@example.net"], ["-bs"], ["--", "-bp@example.net"]):
+        assert status(*submits) == TRY_AGAIN, submits
+    for other in (["-bp"], ["-q"], ["-qR@"], ["-d0.1", "-bt"], ["-bv", "a@example.net"], ["-bi"]):
+        assert status(*other) == 0, other
+    mark.unlink()
+    assert status("-t") == 0
