@@ -10,6 +10,7 @@ import ops.port25_request
 import ops.queue
 import ops.send_test
 import ops.suppressions
+import ops.zones
 import review.command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -20,6 +21,7 @@ app.add_typer(ops.addresses.app, name="addresses")
 app.command("port25-request")(ops.port25_request.request)
 app.add_typer(ops.queue.app, name="queue")
 app.add_typer(ops.suppressions.app, name="suppressions")
+app.add_typer(ops.zones.app, name="zones")
 app.command("send-test")(ops.send_test.send_test)
 app.command()(review.command.review)
 

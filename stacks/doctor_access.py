@@ -55,6 +55,7 @@ def doctor_statements(settings: Environment) -> list[iam.PolicyStatement]:
                 "ec2:DescribeAddressesAttribute",
                 "ec2:DescribeInstances",
                 "ec2:DescribeNatGateways",
+                "ec2:DescribeVolumes",
                 "ssm:DescribeInstanceInformation",
                 "ssm:GetCommandInvocation",
                 "sts:GetCallerIdentity",

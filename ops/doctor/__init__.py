@@ -21,6 +21,7 @@ from ops.doctor import (
     mail_hosts,
     monitoring,
     nat_gateways,
+    queue_volumes,
     spf,
     stacks_as_set,
 )
@@ -43,6 +44,7 @@ CHECKS: dict[str, Check] = {
     "Age of the DKIM keys": dkim.check_age,
     "DMARC": dmarc.check_dmarc,
     "Hosts": mail_hosts.check_mail_hosts,
+    "Queue volumes": queue_volumes.check_queue_volumes,
     "Blocklists": blocklists.check_blocklists,
     "NAT gateways": nat_gateways.check_nat_gateways,
     "Ports of the NAT gateways": nat_gateways.check_port_errors,

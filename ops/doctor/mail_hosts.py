@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from ops.command_lines import cdk_deploy, postern
@@ -27,6 +28,7 @@ AGENTS = ("amazon-ssm-agent", "amazon-cloudwatch-agent")
 _IDENTITY = r"""
 set -o pipefail
 sed -n '/^\(SENDING_DOMAIN\|POSTMASTER\|DKIM_SELECTOR\)=/p' /etc/postern/settings
+stat --format=CLOSED=%Y /var/spool/queue/closed 2>/dev/null || true
 echo "HELO=$(sendmail -d0.1 -bt </dev/null | sed -n 's/.* \$j = //p')"
 echo "KEY=$(openssl pkey -in /run/dkim-key/private.pem -pubout -outform DER | base64 -w0)"
 """
@@ -199,7 +201,7 @@ def _host(facts: Facts, host: MailHost, information: Mapping[str, Any]) -> Itera
         report = executor.submit(_report, facts, host)
         identity = executor.submit(_identity, facts, host)
     try:
-        yield from _identity_findings(facts, prefix, identity.result())
+        yield from _identity_findings(facts, prefix, host, identity.result())
     except CannotTell as failure:
         yield _untold(f"{prefix}: identity", str(failure), host)
     try:
@@ -236,7 +238,9 @@ def _identity(facts: Facts, host: MailHost) -> dict[str, str]:
     }
 
 
-def _identity_findings(facts: Facts, prefix: str, told: Mapping[str, str]) -> Iterator[Finding]:
+def _identity_findings(
+    facts: Facts, prefix: str, host: MailHost, told: Mapping[str, str]
+) -> Iterator[Finding]:
     settings = facts.settings
     wanted = {
         "SENDING_DOMAIN": settings.sending_domain,
@@ -259,8 +263,24 @@ def _identity_findings(facts: Facts, prefix: str, told: Mapping[str, str]) -> It
         if others or missing
         else "",
     )
+    yield _submission(facts, prefix, host, told.get("CLOSED"))
     yield _helo(facts, prefix, told.get("HELO"))
     yield _key(facts, prefix, told)
+
+
+def _submission(facts: Facts, prefix: str, host: MailHost, closed: str | None) -> Finding:
+    check = f"{prefix}: submission"
+    if closed is None:
+        return Finding(check=check, verdict=Verdict.FINE, evidence="it takes mail")
+    since = datetime.fromtimestamp(int(closed), UTC)
+    return Finding(
+        check=check,
+        verdict=Verdict.WRONG,
+        evidence=f"it takes no new mail since {since:%Y-%m-%d %H:%M} UTC, to be drained",
+        remedy=f"{postern(facts.settings, f'zones drain {host.zone}')} says whether its queue is "
+        "empty, so that the zone may be removed (docs/operations.md). To keep the zone: "
+        f"{postern(facts.settings, f'zones open {host.zone}')}",
+    )
 
 
 def _helo(facts: Facts, prefix: str, helo: str | None) -> Finding:

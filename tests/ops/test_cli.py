@@ -34,6 +34,11 @@ COMMANDS = {
     "suppressions add": ["a@example.org"],
     "suppressions remove": ["a@example.org"],
     "send-test": ["--to=a@example.org"],
+    "zones": [],
+    "zones list": [],
+    "zones leaving": [],
+    "zones drain": ["us-east-1b", "--yes"],
+    "zones open": ["us-east-1b"],
 }
 # These two tell what there is without a stack.
 NEED_A_STACK = [name for name in COMMANDS if name.split()[0] not in ("doctor", "addresses")]

@@ -445,6 +445,18 @@ def _aws(stacks: dict[str, Any], record_sets: dict[tuple[str, str], list[str]]) 
                 for zone, address in ADDRESSES.items()
             ]
         },
+        ("ec2", "describe_volumes"): {
+            "Volumes": [
+                {
+                    "VolumeId": f"vol-{zone}",
+                    "State": "in-use",
+                    "Size": 20,
+                    "Tags": [{"Key": "postern:cell", "Value": f"example/{zone}"}],
+                    "Attachments": [{"InstanceId": f"i-{zone}", "Device": "/dev/sdf"}],
+                }
+                for zone in ADDRESSES
+            ]
+        },
         ("ec2", "describe_instances"): {
             "Reservations": [
                 {

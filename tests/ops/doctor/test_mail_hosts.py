@@ -79,6 +79,7 @@ def test_a_pending_reboot_is_fine_and_says_when_to_do_it(patient: Patient) -> No
     [
         ({"HELO": "ip-10-0-0-1.ec2.internal"}, "HELO name", Verdict.WRONG, "not mail.example.com"),
         ({"HELO": ""}, "HELO name", Verdict.UNKNOWN, "does not say"),
+        ({"CLOSED": "1795687200"}, "submission", Verdict.WRONG, "since 2026-11-26 10:00 UTC"),
         ({"KEY": KEYS["s2026b"]}, "DKIM key", Verdict.WRONG, "is not the one in"),
         ({"KEY": ""}, "DKIM key", Verdict.UNKNOWN, "does not say"),
         ({"POSTMASTER": "x@example.com"}, "settings", Verdict.WRONG, "POSTMASTER is x@example.com"),
