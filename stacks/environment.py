@@ -49,9 +49,23 @@ SHORTEST_USE_CASE: Final = 60
 LONGEST_USE_CASE: Final = 1000
 # A mailbox that is gone may be given to somebody else; a year is long for not asking again.
 LONGEST_SUPPRESSION_DAYS: Final = 365
+# Of clients: a name is in the secret's description and in the log, the limits are sendmail's.
+LONGEST_CLIENT_NAME: Final = 32
+MOST_CLIENT_NAMES: Final = 20
+# A security group's rules admit sixty of each kind unless AWS raises that.
+MOST_SOURCES: Final = 20
+LARGEST_CLIENT_PREFIX: Final = 8
+MOST_CLIENT_CONNECTIONS: Final = 200
+MOST_CONNECTIONS_PER_MINUTE: Final = 6000
+# Below the sending domain, where clients submit.
+SUBMISSION_LABEL: Final = "submission"
+# A certificate has its first name as its common name too (RFC 5280, ub-common-name).
+LONGEST_COMMON_NAME: Final = 64
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
+# A VPC's addresses may be shared address space too, which clusters take for their containers.
+RFC_6598: Final = ipaddress.IPv4Network("100.64.0.0/10")
 # Families on the Xen hypervisor: their volumes do not appear as NVMe devices, which is how the host
 # recognises its queue volume. https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-nitro-instances.html
 # fmt: off
@@ -90,6 +104,14 @@ def _check_ec2_id(text: str, *, kind: str, prefix: str, shown_by: str) -> str:
             f'"{prefix}-0123456789abcdef0"'
         )
     return text
+
+
+def _check_number_of_sources(sources: Collection[str]) -> None:
+    if len(sources) > MOST_SOURCES:
+        raise invalid(
+            f"{len(sources)} are more rules than a security group should have; write at most "
+            f"{MOST_SOURCES}, larger ones if need be"
+        )
 
 
 def _check_zone_is_used(zone: str, zones: Collection[str]) -> None:
@@ -322,6 +344,87 @@ class Suppressions(Settings):
         return days
 
 
+class Clients(Settings):
+    """Who else in the VPC, or in one that is peered with it, may submit mail, and how much.
+
+    `credentials` are names: each gets a password of its own. The limits are for each source address
+    at each host.
+    """
+
+    cidrs: tuple[str, ...] = Field(strict=False, default=())
+    security_groups: tuple[str, ...] = Field(strict=False, default=())
+    credentials: _Names
+    port_25: bool = False
+    connections: int = Field(default=20, ge=1, le=MOST_CLIENT_CONNECTIONS)
+    connections_per_minute: int = Field(
+        default=120, ge=1, le=MOST_CONNECTIONS_PER_MINUTE
+    )
+
+    @field_validator("cidrs")
+    @classmethod
+    def _check_cidrs(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        _check_number_of_sources(cidrs)
+        networks: dict[str, ipaddress.IPv4Network] = {}
+        for cidr in cidrs:
+            try:
+                network = ipaddress.IPv4Network(cidr)
+            except ValueError as error:
+                raise invalid(
+                    f'"{cidr}" is not a network ({error}); write "10.20.0.0/16"'
+                ) from None
+            if network.prefixlen < LARGEST_CLIENT_PREFIX:
+                raise invalid(
+                    f'"{cidr}" is far more than the networks of your clients; write each one, such '
+                    'as "10.20.0.0/16"'
+                )
+            if not any(network.subnet_of(private) for private in (*RFC_1918, RFC_6598)):
+                raise invalid(
+                    f'"{cidr}" is not private, and clients come from inside; take a range inside '
+                    f"{quoted((*RFC_1918, RFC_6598))}"
+                )
+            for other, its_network in networks.items():
+                if network.overlaps(its_network):
+                    raise invalid(f'"{cidr}" overlaps "{other}"; write the larger one only')
+            networks[cidr] = network
+        return cidrs
+
+    @field_validator("security_groups")
+    @classmethod
+    def _check_security_groups(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        _check_number_of_sources(groups)
+        for group in groups:
+            _check_ec2_id(
+                group, kind="a security group", prefix="sg", shown_by="describe-security-groups"
+            )
+            if groups.count(group) > 1:
+                raise invalid(f'"{group}" is in the list twice; remove one of them')
+        return groups
+
+    @field_validator("credentials")
+    @classmethod
+    def _check_credentials(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) > MOST_CLIENT_NAMES:
+            raise invalid(f"{len(names)} are too many; write at most {MOST_CLIENT_NAMES}")
+        for name in names:
+            if not LABEL.fullmatch(name) or len(name) > LONGEST_CLIENT_NAME:
+                raise invalid(
+                    f'"{name}" is no name for a client; write at most {LONGEST_CLIENT_NAME} '
+                    'lower-case letters, digits and inner hyphens, such as "web-shop"'
+                )
+            if names.count(name) > 1:
+                raise invalid(f'"{name}" is in the list twice; remove one of them')
+        return names
+
+    @model_validator(mode="after")
+    def _check_there_are_any(self) -> "Clients":
+        if not self.cidrs and not self.security_groups:
+            raise invalid(
+                "says from where nobody may submit; write cidrs, security_groups or both, or "
+                "remove the table"
+            )
+        return self
+
+
 class ElasticIp(Settings):
     """An address that exists already, whose reputation is worth keeping."""
 
@@ -398,6 +501,7 @@ class Environment(Settings):
     host: Host
     mail: Mail = Mail()
     suppressions: Suppressions = Suppressions()
+    clients: Clients | None = None
     elastic_ips: dict[str, ElasticIp] = Field(default_factory=dict)
     queue_volumes: dict[str, QueueVolume] = Field(default_factory=dict)
     delivery: EnvironmentDelivery | None = None
@@ -410,6 +514,11 @@ class Environment(Settings):
         It names the CDK stage, prefixes the stacks, and is every tag's and metric's environment.
         """
         return self.file.stem if self.suffix is None else f"{self.file.stem}-{self.suffix}"
+
+    @property
+    def submission_name(self) -> str:
+        """Where clients submit, when the environment has any: what their certificate names."""
+        return f"{SUBMISSION_LABEL}.{self.sending_domain}"
 
     @property
     def command_prefix(self) -> str:
@@ -507,6 +616,19 @@ class Environment(Settings):
             )
         return dmarc
 
+    @field_validator("clients")
+    @classmethod
+    def _check_clients(cls, clients: Clients | None, info: ValidationInfo) -> Clients | None:
+        domain = info.data.get("sending_domain")
+        name = f"{SUBMISSION_LABEL}.{domain}"
+        if clients and domain and len(name) > LONGEST_COMMON_NAME:
+            raise invalid(
+                f'"{name}" is where clients would submit, and a certificate names at most '
+                f"{LONGEST_COMMON_NAME} characters; write a shorter sending_domain, or remove the "
+                "table"
+            )
+        return clients
+
     @field_validator("elastic_ips")
     @classmethod
     def _check_elastic_ips(
@@ -573,7 +695,7 @@ def load(path: Path, *, suffix: str | None = None) -> Environment:
 
     A sandbox is as its file says, but for what must be its own, `<suffix>` joined to it with a
     hyphen: its name, and the first label of its sending domain. It keeps no identity, takes no kept
-    address or volume into use, and no pipeline delivers it.
+    address or volume into use, has no clients, and no pipeline delivers it.
 
     Raises InvalidEnvironment: its text names the file and, for each fault, the key and the remedy;
     SUFFIX_VARIABLE is the key of a fault that only the suffix makes.
@@ -666,7 +788,8 @@ def _sandbox(settings: Mapping[str, Any], environment: Environment, suffix: str)
         "sending_domain": f"{host}-{suffix}{dot}{zone}",
         "keep_identity": False,
     }
-    not_shared = {"delivery", "elastic_ips", "queue_volumes"}
+    # Nobody is peered with its VPC, and each certificate for clients costs.
+    not_shared = {"clients", "delivery", "elastic_ips", "queue_volumes"}
     return {key: value for key, value in settings.items() if key not in not_shared} | own
 
 
@@ -731,6 +854,8 @@ def _own(environment: Environment) -> Iterator[tuple[str, object, str]]:
 _NOT_IN_A_FILE: Final = frozenset({"file", "suffix"})
 _RANGES: Final = {
     "host.queue_volume_gib": f" from 1 to {LARGEST_QUEUE_GIB}",
+    "clients.connections": f" from 1 to {MOST_CLIENT_CONNECTIONS}",
+    "clients.connections_per_minute": f" from 1 to {MOST_CONNECTIONS_PER_MINUTE}",
     "suppressions.days": f" from 1 to {LONGEST_SUPPRESSION_DAYS}",
     "delivery.order": ", 1 for the first to be deployed",
 }

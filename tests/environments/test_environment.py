@@ -25,6 +25,10 @@ def _queue_volume(zone: str, volume_id: str = "vol-0123456789abcdef0") -> str:
     return f'[queue_volumes.{zone}]\nvolume_id = "{volume_id}"\n'
 
 
+def _clients(*lines: str) -> tuple[str, str]:
+    return "[tags]", "\n".join(["[clients]", 'credentials = ["web"]', *lines, "[tags]"])
+
+
 # What is written instead of what; the key that the message names; the remedy that it gives.
 FAULTS = {
     "unknown key": (
@@ -331,6 +335,77 @@ FAULTS = {
         "queue_volumes.us-east-1a.volume_id",
         'such as "vol-0123456789abcdef0"',
     ),
+    "clients from nowhere": (
+        _clients(),
+        "clients",
+        "write cidrs, security_groups or both, or remove the table",
+    ),
+    "clients without credentials": (
+        ("[tags]", '[clients]\ncidrs = ["10.20.0.0/16"]\n[tags]'),
+        "clients.credentials",
+        "is missing",
+    ),
+    "clients from the world": (
+        _clients('cidrs = ["0.0.0.0/0"]'),
+        "clients.cidrs",
+        'write each one, such as "10.20.0.0/16"',
+    ),
+    "clients from outside": (
+        _clients('cidrs = ["203.0.113.0/24"]'),
+        "clients.cidrs",
+        "is not private, and clients come from inside; take a range inside",
+    ),
+    "clients from more than what is private": (
+        _clients('cidrs = ["172.0.0.0/8"]'),
+        "clients.cidrs",
+        "is not private",
+    ),
+    "clients from an address in a network": (
+        _clients('cidrs = ["10.20.0.1/16"]'),
+        "clients.cidrs",
+        'has host bits set); write "10.20.0.0/16"',
+    ),
+    "clients from IPv6": (_clients('cidrs = ["fd00::/64"]'), "clients.cidrs", "is not a network"),
+    "clients from a network twice": (
+        _clients('cidrs = ["10.20.0.0/16", "10.20.3.0/24"]'),
+        "clients.cidrs",
+        'overlaps "10.20.0.0/16"; write the larger one only',
+    ),
+    "clients from too many networks": (
+        _clients(f"cidrs = {[f'10.{n}.0.0/16' for n in range(21)]}"),
+        "clients.cidrs",
+        "write at most 20",
+    ),
+    "clients in a group by its name": (
+        _clients('security_groups = ["web"]'),
+        "clients.security_groups",
+        'shows it, such as "sg-0123456789abcdef0"',
+    ),
+    "clients in a group twice": (
+        _clients('security_groups = ["sg-01234567", "sg-01234567"]'),
+        "clients.security_groups",
+        "is in the list twice",
+    ),
+    "a client's name that is none": (
+        ("[tags]", '[clients]\ncidrs = ["10.20.0.0/16"]\ncredentials = ["Web Shop"]\n[tags]'),
+        "clients.credentials",
+        'such as "web-shop"',
+    ),
+    "a client's name twice": (
+        ("[tags]", '[clients]\ncidrs = ["10.20.0.0/16"]\ncredentials = ["a", "a"]\n[tags]'),
+        "clients.credentials",
+        "is in the list twice",
+    ),
+    "a client without a connection": (
+        _clients('cidrs = ["10.20.0.0/16"]', "connections = 0"),
+        "clients.connections",
+        "write a whole number from 1 to 200",
+    ),
+    "a client without a connection a minute": (
+        _clients('cidrs = ["10.20.0.0/16"]', "connections_per_minute = 0"),
+        "clients.connections_per_minute",
+        "write a whole number from 1 to 6000",
+    ),
     "unknown approval": (
         ("[tags]", '[delivery]\norder = 1\napproval = "never"\n[tags]'),
         "delivery.approval",
@@ -514,6 +589,36 @@ def test_only_an_environment_with_a_delivery_is_delivered(
     delivered = load(write_environment(("[tags]", "[delivery]\norder = 2\n[tags]"))).delivery
     assert delivered is not None
     assert (delivered.order, delivered.approval) == (2, "permissions")
+
+
+def test_without_a_word_about_clients_there_are_none(write_environment: WriteEnvironment) -> None:
+    assert load(write_environment()).clients is None
+
+
+def test_clients_come_from_networks_or_security_groups(
+    write_environment: WriteEnvironment,
+) -> None:
+    settings = load(
+        write_environment(
+            _clients(
+                'cidrs = ["10.20.0.0/16", "100.64.0.0/10"]', 'security_groups = ["sg-01234567"]'
+            )
+        )
+    )
+    assert settings.clients is not None
+    assert settings.clients.port_25 is False
+    assert settings.submission_name == "submission.mail.example.com"
+
+
+def test_a_name_that_no_certificate_can_have_is_refused(
+    write_environment: WriteEnvironment,
+) -> None:
+    """The sending domain by itself is short enough."""
+    domain = f"{'m' * 42}.example.com"
+    sending_domain = ('sending_domain = "mail.example.com"', f'sending_domain = "{domain}"')
+    load(write_environment(sending_domain))
+    with pytest.raises(InvalidEnvironment, match=r"clients: .* write a shorter sending_domain"):
+        load(write_environment(sending_domain, _clients('cidrs = ["10.20.0.0/16"]')))
 
 
 def test_the_annotated_example_shows_every_key() -> None:

@@ -7,7 +7,10 @@ import pytest
 from stacks.environment import InvalidEnvironment, load
 from tests.environments.conftest import WriteEnvironment
 
-KEPT = """[delivery]
+KEPT = """[clients]
+cidrs = ["10.20.0.0/16"]
+credentials = ["web"]
+[delivery]
 order = 1
 [elastic_ips.us-east-1a]
 allocation_id = "eipalloc-0123456789abcdef0"
@@ -19,6 +22,7 @@ OWN: Final = {
     "suffix",
     "sending_domain",
     "keep_identity",
+    "clients",
     "delivery",
     "elastic_ips",
     "queue_volumes",
@@ -33,6 +37,7 @@ def test_a_sandbox_is_as_its_file_but_for_what_must_be_its_own(
     assert sandbox.name == "dev-anna"
     assert sandbox.sending_domain == "mail-anna.example.com"
     assert not sandbox.keep_identity
+    assert sandbox.clients is None
     assert (sandbox.delivery, sandbox.elastic_ips, sandbox.queue_volumes) == (None, {}, {})
     assert sandbox.model_dump(exclude=OWN) == shared.model_dump(exclude=OWN)
     different = {key for key in OWN if getattr(sandbox, key) != getattr(shared, key)}
