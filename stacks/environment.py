@@ -356,9 +356,7 @@ class Clients(Settings):
     credentials: _Names
     port_25: bool = False
     connections: int = Field(default=20, ge=1, le=MOST_CLIENT_CONNECTIONS)
-    connections_per_minute: int = Field(
-        default=120, ge=1, le=MOST_CONNECTIONS_PER_MINUTE
-    )
+    connections_per_minute: int = Field(default=120, ge=1, le=MOST_CONNECTIONS_PER_MINUTE)
 
     @field_validator("cidrs")
     @classmethod
