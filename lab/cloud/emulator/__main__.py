@@ -13,6 +13,7 @@ from lab.cloud.emulator import (
     authorization,
     auto_scaling,
     elastic_ips,
+    exports,
     flow_logs,
     hosted_zones,
     images,
@@ -43,6 +44,7 @@ _EXTENSIONS = (
     auto_scaling,
     hosted_zones,
     resource_values,
+    exports,
     stack_polling,
 )
 
