@@ -38,7 +38,7 @@ class Network(cdk.Stack):
         # The gateway in the n-th zone gets the n-th address. Not a regional NAT gateway: AWS would
         # choose its addresses, and SPF and reverse DNS would not know them.
         nat_gateways = ec2.NatProvider.gateway(
-            eip_allocation_ids=[addresses[zone].allocation_id for zone in self._zones]
+            eip_allocation_ids=[addresses[zone].exported_allocation_id for zone in self._zones]
         )
         self.vpc = ec2.Vpc(
             self,

@@ -12,9 +12,11 @@ from stacks.reverse_dns import ReverseDns
 from stacks.sending_address import SendingAddress
 
 # Long enough that receivers' resolvers keep it, short enough to repair a mistake within the hour.
-# Addresses and keys change by adding one and deploying before it is used, so nothing waits for it.
+# Keys change by adding one and deploying before it is used, so nothing waits for it.
 TTL = cdk.Duration.hours(1)
-# Except the A record: AWS looks whether it names a new address before it sets the reverse DNS.
+# Except where the addresses are named. AWS looks whether the A record has a new one before it sets
+# the reverse DNS, and receivers that remember the SPF record forget it while the new zone's NAT
+# gateway and host, which the same deployment makes, are not there yet.
 ADDRESS_TTL = cdk.Duration.minutes(1)
 
 
@@ -99,7 +101,8 @@ class SendingIdentity(cdk.Stack):
             log_group=function_log,
         )
 
-        self._add_txt_record("Spf", zone, domain, f'"{_spf_record(addresses)}"')
+        spf_record = f'"{_spf_record(addresses)}"'
+        self._add_txt_record("Spf", zone, domain, spf_record, ttl=ADDRESS_TTL)
         dkim_names = []
         for selector, key in self.dkim.by_selector.items():
             dkim_names.append(f"{selector}._domainkey.{domain}")
@@ -126,7 +129,13 @@ class SendingIdentity(cdk.Stack):
         )
 
     def _add_txt_record(
-        self, construct_id: str, zone: route53.IHostedZone, name: str, value: str
+        self,
+        construct_id: str,
+        zone: route53.IHostedZone,
+        name: str,
+        value: str,
+        *,
+        ttl: cdk.Duration = TTL,
     ) -> None:
         # RecordSet and not TxtRecord, which would cut through an address's token and quote the DKIM
         # record, quoted already, once more. `value` is zone-file text: quoted strings.
@@ -137,7 +146,7 @@ class SendingIdentity(cdk.Stack):
             record_name=f"{name}.",
             record_type=route53.RecordType.TXT,
             target=route53.RecordTarget.from_values(value),
-            ttl=TTL,
+            ttl=ttl,
         )
 
 

@@ -182,7 +182,8 @@ def lasting(lab: Lab) -> dict[str, Any]:
     records = route53.list_resource_record_sets(HostedZoneId=lab.environment.hosted_zone.id)
     for record in records["ResourceRecordSets"]:
         if record["Name"].endswith(f"{lab.environment.sending_domain}."):
-            found[f"{record['Type']} {record['Name']}"] = record
+            # Not for how long it may be remembered.
+            found[f"{record['Type']} {record['Name']}"] = record["ResourceRecords"]
     return found
 
 

@@ -125,10 +125,39 @@ def test_an_existing_address_takes_the_place_of_a_new_one(synthesise: Synthesise
     (spf,) = records(identity)[NAME, "TXT"]["ResourceRecords"]
     assert joined(spf) == f'"v=spf1 ip4:<{new}.PublicIp> ip4:203.0.113.10 -all"'
     assert "203.0.113.10" in records(identity)[NAME, "A"]["ResourceRecords"]
+    assert "eipalloc-0123456789abcdef0" in exported(templates).values()
+
+
+def exported(templates: Templates) -> dict[str, str]:
+    """Each export of SendingIdentity."""
+    return {
+        output["Export"]["Name"]: joined(output["Value"])
+        for output in templates[STACK]["Outputs"].values()
+        if "Export" in output
+    }
+
+
+@pytest.mark.parametrize("changes", [(), (EXISTING_ADDRESS,)], ids=["new", "existing"])
+def test_no_record_can_drop_an_address_while_a_nat_gateway_sends_from_it(
+    synthesise: Synthesise, changes: tuple[tuple[str, str], ...]
+) -> None:
+    """CloudFormation refuses to remove an export in use, and rolls the records back."""
+    templates = synthesise(*changes)
     gateways = resources(templates["Network"], "AWS::EC2::NatGateway").values()
-    assert "eipalloc-0123456789abcdef0" in [
-        gateway["Properties"]["AllocationId"] for gateway in gateways
+    used = [
+        exported(templates)[g["Properties"]["AllocationId"]["Fn::ImportValue"]] for g in gateways
     ]
+    fewer = synthesise(('["us-east-1a", "us-east-1b"]', '["us-east-1a"]'))
+    assert len(set(used)) == 2
+    assert len([allocation for allocation in used if allocation in exported(fewer).values()]) == 1
+
+
+def test_receivers_know_a_new_address_before_its_nat_gateway_can_be_there(
+    example: Templates,
+) -> None:
+    """They may remember a record for its TTL; a NAT gateway takes AWS more than a minute."""
+    found = records(example[STACK])
+    assert {found[NAME, kind]["TTL"] for kind in ("A", "TXT")} == {"60"}
 
 
 def test_reverse_dns_of_an_existing_address_is_never_reset(synthesise: Synthesise) -> None:
