@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ops.command_lines import cdk_deploy, postern
+from ops.command_lines import cdk_deploy, make_shrink, postern
 from ops.deployment import CannotTell, Deployment, NotDeployed, Stack
 from ops.options import EnvironmentName, Json, console, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
@@ -175,8 +175,9 @@ def _releasable(deployment: Deployment, wanted: str) -> Address:
         )
     if address.in_stack:
         raise Refused(
-            f"{address.address} is in {identity}: it sends, or will. Remove its zone from "
-            f"availability_zones and deploy first, in the three steps of environments/example.toml."
+            f"{address.address} is in {identity}: it sends, or will. Drain its zone "
+            f"({postern(settings, 'zones drain ZONE')}), remove it from availability_zones, and "
+            f"deploy that: {make_shrink(settings)}"
         )
     if address.held_by:
         raise Refused(

@@ -17,6 +17,11 @@ def make_diff(settings: Environment) -> str:
     return f"{settings.command_prefix}make diff ENV={settings.file.stem}"
 
 
+def make_shrink(settings: Environment) -> str:
+    """Deploys a file with fewer zones than are deployed, once they are drained."""
+    return f"{settings.command_prefix}make shrink ENV={settings.file.stem}"
+
+
 def postern(settings: Environment, command: str) -> str:
     """`postern COMMAND` about the environment."""
     return f"{settings.command_prefix}postern {command} --environment {settings.file.stem}"

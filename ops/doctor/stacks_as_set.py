@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ops.command_lines import cdk_deploy, make_diff
+from ops.command_lines import cdk_deploy, make_diff, make_shrink, postern
 from ops.deployment import STACKS, NotDeployed, Stack
 from ops.doctor.facts import Facts
 from ops.verdicts import Finding, Verdict
@@ -115,8 +115,9 @@ def check_mail_hosts(facts: Facts) -> Iterator[Finding]:
             verdict=Verdict.WRONG,
             evidence=f"in service in {_listed(running)}; {settings.file} says {_listed(wanted)}",
             remedy="A host that ended is replaced by itself within minutes. If it is not: aws "
-            "autoscaling describe-scaling-activities says why. If a zone was added or removed in "
-            f"the file: {_deploy(facts)}",
+            "autoscaling describe-scaling-activities says why. If a zone was added in the file: "
+            f"{cdk_deploy(settings)}; if one was removed: {make_shrink(settings)}, when it is "
+            f"drained ({postern(settings, 'zones')})",
         )
     reservations = facts.deployment.pages(
         "ec2",

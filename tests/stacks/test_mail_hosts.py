@@ -150,6 +150,18 @@ def test_the_host_signals_its_own_group(example: Templates) -> None:
         assert "STACK_ID=<AWS::StackId>\n" in document
 
 
+@pytest.mark.parametrize("zones", ['["us-east-1a"]', '["us-east-1a", "us-east-1b", "us-east-1c"]'])
+def test_another_zones_coming_or_going_changes_nothing_of_a_cell_that_stays(
+    example: Templates, synthesise: Synthesise, zones: str
+) -> None:
+    """So neither replaces its host."""
+    other = synthesise(('["us-east-1a", "us-east-1b"]', zones))
+    before, after = (templates[STACK]["Resources"] for templates in (example, other))
+    staying = before.keys() & after.keys()
+    assert sum("useast1a" in name.lower() for name in staying) >= 6
+    assert {name: after[name] for name in staying} == {name: before[name] for name in staying}
+
+
 def test_one_host_is_replaced_at_a_time(example: Templates) -> None:
     first, second = resources(example[STACK], "AWS::AutoScaling::AutoScalingGroup").items()
     assert first[0] in second[1]["DependsOn"]
