@@ -48,6 +48,9 @@ class HostSettings:
     No program of the host uses `queue_volume_gib`: with it a larger volume changes the user data,
     which replaces the host, and the successor makes the file system as large.
 
+    `warm_up` is the plan as postern-pace reads it: the first day, and the messages of each day,
+    "2026-12-01:200,300,450"; None is none.
+
     `suppression_days` is for how long a recipient that does not exist is not tried again; 0 is off.
 
     `signal_resource` is the logical id of the Auto Scaling group that waits for this host's signal,
@@ -67,6 +70,7 @@ class HostSettings:
     signal_resource: str
     architecture: str
     suppression_days: int
+    warm_up: str | None = None
     extra_user_data: str | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +123,9 @@ _FILES = (
     _File("opendkim/opendkim.service", f"{_UNITS}/opendkim.service"),
     _File("operations/postern-queue", "/usr/local/sbin/postern-queue", "0755"),
     _File("operations/postern-send-test", "/usr/local/sbin/postern-send-test", "0755"),
+    _File("pace/postern-pace", f"{_PROGRAMS}/postern-pace", "0755"),
+    _File("pace/postern-pace.service", f"{_UNITS}/postern-pace.service"),
+    _File("pace/providers.toml", "/etc/postern/providers.toml"),
     _File("packet_filter/packet-filter.nft", "/etc/postern/packet-filter.nft"),
     _File(
         "packet_filter/systemd-networkd.conf",
@@ -193,7 +200,7 @@ def render(settings: HostSettings, *, bucket: str, key: str) -> str:
     values = {
         field.name: getattr(settings, field.name)
         for field in fields(settings)
-        if field.name != "extra_user_data"
+        if field.name != "extra_user_data" and getattr(settings, field.name) is not None
     }
     values["host_files_bucket"] = bucket
     values["host_files_key"] = key

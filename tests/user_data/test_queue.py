@@ -68,6 +68,20 @@ def answer(tool: Any, capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def test_what_the_pace_held_is_one_group_for_each_destination(
+    tool: Any, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "Paced: the warm-up plan allows no more today"
+    for number in range(2):
+        recipient = f"u{number}@x.example"
+        file = job(queue, f"AAAAAAAA00000{number}", {recipient: words})
+        text = file.read_bytes()
+        file.write_bytes(text.replace(b"MDeferred: Paced", f"M<{recipient}>... Paced".encode()))
+
+    (group,) = answer(tool, capsys, "list")["groups"]
+    assert (group["reason"], group["messages"]) == (words, 2)
+
+
 def test_what_waits_is_grouped_by_destination_and_reason(
     tool: Any, queue: Path, volume: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,8 @@ def test_the_queues_are_counted_by_the_names_of_their_files(
 ) -> None:
     assert program.queues() == {
         "queue_depth": 0,
+        "paced": 0,
+        "oldest_paced_age_seconds": 0,
         "held": 0,
         "oldest_age_seconds": 0,
         "set_aside": 0,
@@ -99,11 +101,71 @@ def test_the_queues_are_counted_by_the_names_of_their_files(
     assert counted.pop("oldest_age_seconds") == pytest.approx(90 * 60, abs=5)
     assert counted == {
         "queue_depth": 4,
+        "paced": 0,
+        "oldest_paced_age_seconds": 0,
         "held": 1,
         "set_aside": 1,
         "orphans": 1,
         "undeliverable_bytes": 5,
     }
+
+
+def paced(program: ModuleType, state: object) -> Path:
+    """What postern-pace wrote."""
+    file = Path(program.QUEUES / "pace/state.json")
+    file.parent.mkdir()
+    file.write_text(json.dumps(state))
+    return file
+
+
+PLAN = {"day": 3, "days": 14, "allowance": 450, "sent": 450, "backlog_days": 1}
+
+
+def test_what_was_told_to_wait_is_counted_by_itself(program: ModuleType, queue: Path) -> None:
+    old = datetime.now(UTC) - timedelta(days=1)
+    digits = (old.year - 1900, old.month - 1, old.day, old.hour, old.minute, old.second)
+    begin = "".join(program.QUEUE_ID_CHARACTERS[digit % 60] for digit in digits)
+    for number in range(3):
+        (queue / f"qf{begin}00000{number}").touch()
+    file = paced(
+        program,
+        {
+            "warm_up": PLAN,
+            "waiting": [
+                [f"{begin}000000 0123", "gmail", "rate"],
+                [f"{begin}000001 0123", None, "warm-up"],
+                [f"{begin}000001 4567", None, "warm-up"],
+                ["gone 0123", None, "warm-up"],
+            ],
+        },
+    )
+
+    counted = program.queues()
+    assert (counted["queue_depth"], counted["paced"]) == (1, 2)
+    assert counted["oldest_paced_age_seconds"] == pytest.approx(86_400, abs=5)
+    assert program.warm_up() == {
+        "warm_up_day": 3,
+        "warm_up_days": 14,
+        "warm_up_allowance": 450,
+        "warm_up_sent": 450,
+        "warm_up_backlog_days": 1,
+    }
+
+    # A state that nobody keeps tells nothing, and what waits is what is in the queue.
+    os.utime(file, (time.time() - 301,) * 2)
+    assert (program.queues()["queue_depth"], program.queues()["paced"]) == (3, 0)
+    with pytest.raises(OSError, match="silent for 301 s"):
+        program.warm_up()
+
+
+def test_a_plan_that_is_over_allows_everything_and_no_plan_says_nothing(
+    program: ModuleType, queue: Path
+) -> None:
+    file = paced(program, {"warm_up": {**PLAN, "allowance": None}, "waiting": []})
+    assert queue.exists()
+    assert "warm_up_allowance" not in program.warm_up()
+    file.write_text('{"warm_up": null, "waiting": []}')
+    assert program.warm_up() == {}
 
 
 @pytest.mark.slow
@@ -135,7 +197,7 @@ def test_what_cannot_be_found_out_is_left_out_and_said(
     def works(*_: object, **__: object) -> dict[str, Any]:
         return {}
 
-    for part in ("identity", "units", "reboot", "port_25", "dkim_key", "versions"):
+    for part in ("identity", "units", "reboot", "port_25", "dkim_key", "warm_up", "versions"):
         monkeypatch.setattr(program, part, works)
     monkeypatch.setattr(program, "queues", breaks)
     monkeypatch.setattr(program, "disks", lambda: {"root_disk_percent": 3})
