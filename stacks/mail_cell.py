@@ -18,6 +18,7 @@ import user_data
 from stacks.acknowledgement import acknowledge
 from stacks.dkim_keys import via_secrets_manager
 from stacks.environment import Environment
+from stacks.submission import Submission
 
 # The host installs packages and tests itself before it signals.
 START_TIMEOUT = cdk.Duration.minutes(15)
@@ -50,6 +51,7 @@ class MailCell(Construct):
         dkim_secret_arn: str,
         dkim_encryption_key: kms.IKey,
         log_group: logs.ILogGroup,
+        submission: Submission | None,
     ) -> None:
         super().__init__(scope, construct_id)
         cell = f"{settings.name}/{zone}"
@@ -71,6 +73,7 @@ class MailCell(Construct):
             architecture=settings.host.architecture,
             suppression_days=settings.suppressions.days,
             extra_user_data=settings.host.read_extra_user_data(),
+            clients=submission.host_settings if submission else None,
         )
         host_files = _host_files(self, user_data.archive(host))
 
@@ -127,6 +130,8 @@ class MailCell(Construct):
                 wait_on_resource_signals=True,
             ),
         )
+        if submission:
+            submission.add_host(self.group, role)
         group_resource = self.group.node.default_child
         assert isinstance(group_resource, autoscaling.CfnAutoScalingGroup)
         group_resource.override_logical_id(group_id)

@@ -11,6 +11,7 @@ from stacks.dkim_keys import DkimKeys
 from stacks.encrypted_log_group import EncryptedLogGroup
 from stacks.environment import Environment
 from stacks.mail_cell import MailCell
+from stacks.submission import Submission
 
 # DNS needs no rule: security groups do not filter the VPC's own resolver.
 OUTBOUND_PORTS = {
@@ -23,6 +24,7 @@ OUTBOUND_PORTS = {
 class MailHosts(cdk.Stack):
     """A cell in each availability zone, and the log group that all of them write to.
 
+    submission: how other hosts submit mail, where the environment names any.
     mail_log_name: that log group's name; not a reference, so that another stack can read the log
     without holding this one.
     """
@@ -52,11 +54,26 @@ class MailHosts(cdk.Stack):
             self,
             "SecurityGroup",
             vpc=vpc,
-            description=f"Mail hosts of {settings.sending_domain}: nothing comes in",
+            description=f"Mail hosts of {settings.sending_domain}: "
+            + ("clients, by the load balancer" if settings.clients else "nothing comes in"),
             allow_all_outbound=False,
         )
         for port, purpose in OUTBOUND_PORTS.items():
             security_group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(port), purpose)
+        self.submission = (
+            Submission(
+                self,
+                "Submission",
+                settings=settings,
+                clients=settings.clients,
+                vpc=vpc,
+                private_subnets=private_subnets,
+                host_security_group=security_group,
+                encryption_key=dkim.encryption_key,
+            )
+            if settings.clients
+            else None
+        )
         # CloudFormation looks it up at each deployment: a new Debian image replaces the host.
         image = ec2.MachineImage.from_ssm_parameter(
             f"/aws/service/debian/release/13/latest/{settings.host.architecture}",
@@ -76,6 +93,7 @@ class MailHosts(cdk.Stack):
                 dkim_secret_arn=dkim.by_selector[settings.dkim.signing].secret_arn,
                 dkim_encryption_key=dkim.encryption_key,
                 log_group=mail_log,
+                submission=self.submission,
             )
             # One at a time: while a host is replaced the others send, and a set-up that fails stops
             # the deployment at the first.
@@ -94,3 +112,24 @@ class MailHosts(cdk.Stack):
             value=settings.dkim.signing,
             description="The DKIM selector that every host signs with",
         )
+        if self.submission:
+            self._tell_clients(settings.submission_name, self.submission)
+
+    def _tell_clients(self, name: str, submission: Submission) -> None:
+        outputs = {
+            "SubmissionName": (name, "Where clients submit, and what its certificate names"),
+            "SubmissionLoadBalancer": (
+                submission.load_balancer_name,
+                "What that name leads to",
+            ),
+            "SubmissionEncryptionKey": (
+                submission.encryption_key_arn,
+                "The key of clients' passwords, which who reads one has to be allowed",
+            ),
+            "SubmissionSecrets": (
+                ", ".join(f"{client}: {arn}" for client, arn in submission.secret_arns.items()),
+                "Where each client's user name and password are",
+            ),
+        }
+        for output_id, (value, description) in outputs.items():
+            cdk.CfnOutput(self, output_id, value=value, description=description)

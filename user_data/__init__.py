@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ipaddress
 import json
 import tarfile
 import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-__all__ = ["PACKAGES", "HostSettings", "archive", "render"]
+__all__ = ["CLIENT_PACKAGES", "PACKAGES", "ClientSettings", "HostSettings", "archive", "render"]
 
 PACKAGES = (
     "awscli",
@@ -36,6 +38,26 @@ PACKAGES = (
     "unattended-upgrades",
 )
 """Debian packages a mail host has installed by cloud-init, without their Recommends."""
+
+CLIENT_PACKAGES = ("libsasl2-modules", "sasl2-bin")
+"""What is installed beside these where other hosts submit mail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """What a host needs to know to take mail from other hosts.
+
+    `networks` (CIDR notation) may submit, each address of them with so many `connections` at a
+    time and `connections_per_minute`. `name` is the certificate's. The ARNs may be CloudFormation
+    tokens: `certificate_arn` is ACM's, `secret_arns` are those of each client's name and password.
+    """
+
+    networks: tuple[str, ...]
+    connections: int
+    connections_per_minute: int
+    name: str
+    certificate_arn: str
+    secret_arns: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +78,8 @@ class HostSettings:
     `signal_resource` is the logical id of the Auto Scaling group that waits for this host's signal,
     `architecture` Debian's word ("amd64" or "arm64"), `extra_user_data` an executable script (with
     its `#!` line) that runs as root after the mail server works and before the self-test.
+
+    Without `clients` nobody but the host itself submits mail, and it gets nothing for others.
     """
 
     region: str
@@ -72,6 +96,7 @@ class HostSettings:
     suppression_days: int
     warm_up: str | None = None
     extra_user_data: str | None = None
+    clients: ClientSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would make a host that cannot work.
@@ -159,20 +184,47 @@ _FILES = (
     _File("upgrades/unattended-upgrades", "/etc/apt/apt.conf.d/52postern"),
 )
 
+# Where other hosts submit mail. The self-test is then two, and the program of its name calls both.
+_CLIENT_FILES = (
+    _File("clients/Sendmail.conf", "/etc/sasl2/Sendmail.conf"),
+    _File("clients/clients.mc", "/etc/mail/clients.mc"),
+    _File("clients/configure-clients", f"{_PROGRAMS}/configure-clients", "0755"),
+    _File("clients/fetch-submission", f"{_PROGRAMS}/fetch-submission", "0755"),
+    _File("clients/postern-self-test", "/usr/local/sbin/postern-self-test", "0755"),
+    _File("self_test/postern-self-test", f"{_PROGRAMS}/self-test", "0755"),
+    _File("clients/self-test-clients", f"{_PROGRAMS}/self-test-clients", "0755"),
+    # Empty, which masks it: the package's own daemon, which nothing here asks.
+    _File("clients/saslauthd.service", f"{_UNITS}/saslauthd.service"),
+    _File("clients/sendmail-clients.service", f"{_UNITS}/sendmail-clients.service"),
+    _File("clients/sendmail.conf", f"{_UNITS}/sendmail.service.d/clients.conf"),
+    _File("clients/submission-certificate.timer", f"{_UNITS}/submission-certificate.timer"),
+    _File("clients/submission-credentials.timer", f"{_UNITS}/submission-credentials.timer"),
+    _File("clients/submission-health", f"{_PROGRAMS}/submission-health", "0755"),
+    _File("clients/submission-health.socket", f"{_UNITS}/submission-health.socket"),
+    _File("clients/submission-health@.service", f"{_UNITS}/submission-health@.service"),
+    _File("clients/submission@.service", f"{_UNITS}/submission@.service"),
+)
+
 _FOLDER = Path(__file__).parent
 
 
 def archive(settings: HostSettings) -> bytes:
     """The files that are not in the user data, as an uncompressed tar archive of paths below /.
 
-    The same `sending_domain`, `dkim_selector` and `extra_user_data` give the same bytes on every
-    machine; no other setting is in it, so all cells share one archive. It holds no directories:
-    those that the host has keep their owner and mode.
+    The same `sending_domain`, `dkim_selector`, `extra_user_data`, and networks and limits of
+    `clients` give the same bytes on every machine; no other setting is in it, so all cells share
+    one archive. It holds no directories: those that the host has keep their owner and mode.
     """
     files = {
-        file.path: (file.mode, _content(file.source, settings)) for file in _FILES if not file.early
+        file.path: (file.mode, _content(file.source, settings))
+        for file in (*_FILES, *(_CLIENT_FILES if settings.clients else ()))
+        if not file.early
     }
-    files[f"{_PROGRAMS}/packages"] = ("0644", "".join(f"{package}\n" for package in PACKAGES))
+    if settings.clients:
+        mode, access = files["/etc/mail/access"]
+        files["/etc/mail/access"] = (mode, access + _client_access(settings.clients))
+    packages = "".join(f"{package}\n" for package in _packages(settings))
+    files[f"{_PROGRAMS}/packages"] = ("0644", packages)
     if settings.extra_user_data is not None:
         files[f"{_PROGRAMS}/extra-user-data"] = ("0700", settings.extra_user_data)
 
@@ -200,8 +252,13 @@ def render(settings: HostSettings, *, bucket: str, key: str) -> str:
     values = {
         field.name: getattr(settings, field.name)
         for field in fields(settings)
-        if field.name != "extra_user_data" and getattr(settings, field.name) is not None
+        if field.name not in ("clients", "extra_user_data")
+        and getattr(settings, field.name) is not None
     }
+    if settings.clients:
+        values["submission_name"] = settings.clients.name
+        values["submission_certificate_arn"] = settings.clients.certificate_arn
+        values["submission_secret_arns"] = ",".join(settings.clients.secret_arns)
     values["host_files_bucket"] = bucket
     values["host_files_key"] = key
     values["host_files_sha256"] = hashlib.sha256(archive(settings)).hexdigest()
@@ -221,6 +278,30 @@ def render(settings: HostSettings, *, bucket: str, key: str) -> str:
     )
 
 
+def _packages(settings: HostSettings) -> list[str]:
+    return sorted({*PACKAGES, *(CLIENT_PACKAGES if settings.clients else ())})
+
+
+def _client_access(clients: ClientSettings) -> str:
+    """Lines of sendmail's access map: the clients' networks, and the limits of each address."""
+    relays = "".join(f"Connect:{prefix}\tRELAY\n" for prefix in _prefixes(clients.networks))
+    return (
+        "# Who else may: the clients that the environment names, after a password (clients.mc).\n"
+        f"{relays}"
+        "# For each of their addresses: new connections in a minute, and connections at a time.\n"
+        f"ClientRate:\t{clients.connections_per_minute}\n"
+        f"ClientConn:\t{clients.connections}\n"
+    )
+
+
+def _prefixes(networks: Iterable[str]) -> Iterator[str]:
+    """Networks as sendmail's access map knows them: the leading one to four bytes of an address."""
+    for network in map(ipaddress.IPv4Network, networks):
+        whole_bytes = max(1, -(-network.prefixlen // 8))
+        for part in network.subnets(new_prefix=8 * whole_bytes):
+            yield ".".join(str(part.network_address).split(".")[:whole_bytes])
+
+
 def _written(path: str, mode: str, content: str) -> str:
     """An item of cloud-config's `write_files`; `content` begins without a space and ends a line."""
     return (
@@ -235,7 +316,7 @@ def _content(source: str, settings: HostSettings) -> str:
     values = {
         "SENDING_DOMAIN": settings.sending_domain,
         "DKIM_SELECTOR": settings.dkim_selector,
-        "PACKAGES": json.dumps(PACKAGES),
+        "PACKAGES": json.dumps(_packages(settings)),
     }
     text = (_FOLDER / source).read_text(encoding="utf-8")
     for name, value in values.items():

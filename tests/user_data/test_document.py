@@ -130,7 +130,8 @@ def test_every_file_of_the_folder_reaches_the_host_with_its_mode(
         if path.is_file() and path.name not in SUPPORT and "__pycache__" not in path.parts
     }
 
-    assert {file.source for file in user_data._FILES} == sources
+    placed = (*user_data._FILES, *user_data._CLIENT_FILES)
+    assert {file.source for file in placed} == sources
     for file in user_data._FILES:
         text = (FOLDER / file.source).read_text()
         for name, value in (("SENDING_DOMAIN", "mail.example.com"), ("DKIM_SELECTOR", "s1")):
