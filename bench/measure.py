@@ -106,7 +106,7 @@ def stream(host: MailHost, receiver: Receiver, workload: Workload, identity: Ide
         with Application(host, workload, run=run, identity=identity) as application:
             machine = cpu.Machine.now()
             application.begin()
-            _wait(receiver, workload.messages)
+            wait_for(receiver, workload.messages)
             machine_busy = cpu.Machine.now().busy - machine.busy
             account = application.finish()
             emptied = host.wait_until_empty(seconds=_EMPTY_SECONDS)
@@ -209,7 +209,7 @@ class Application:
         return line
 
 
-def _wait(receiver: Receiver, messages: int) -> None:
+def wait_for(receiver: Receiver, messages: int) -> None:
     """Return when so many came, or nothing new for a while."""
     seen, since = 0, time.monotonic()
     while (report := receiver.wait(5.0))["distinct"] < messages:

@@ -15,7 +15,10 @@ class Options:
 
     contenders: tuple[str, ...]
     workload_names: tuple[str, ...]
+    queues: tuple[int, ...]
+    """Lengths of the queues of deferred messages."""
     runs: int
+    queue_runs: int
     scale: float
     """Share of each workload's messages that is sent."""
     json: Path
@@ -46,6 +49,7 @@ class Options:
                 **data,
                 "contenders": tuple(data["contenders"]),
                 "workload_names": tuple(data["workload_names"]),
+                "queues": tuple(data["queues"]),
                 "json": Path(data["json"]),
             }
         )

@@ -6,6 +6,7 @@ It ends when standard input does, so as not to outlive whoever started it.
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import shutil
@@ -15,15 +16,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from bench import contenders, dns
+from bench.bounds import measure as measure_bounds
 from bench.host import Identity, MailHost
 from bench.images import image
 from bench.measure import Sample, stream
 from bench.names import zone_files
 from bench.options import Options
+from bench.queues import QueueSample, queue
 from bench.receiver import Receiver
 from bench.results import Results
 from bench.signatures import new_identity
@@ -77,18 +82,70 @@ class Bench:
         """Start it all, measure, and write what was found after each workload."""
         self._stack.enter_context(only_bench(self._places))
         self._start()
-        results = Results()
+        with self._steps.step("Bounds: signatures, fsync"):
+            bounds = measure_bounds(self._hosts[0])
+        results = Results(about=self._about(), contenders=self._described(), bounds=bounds)
         for workload in self._options.workloads:
-            for number in range(self._options.runs):
-                # Each run begins with another, so that none always has the same neighbour.
-                first = number % len(self._hosts)
-                for host in self._hosts[first:] + self._hosts[:first]:
-                    title = f"{workload.title}: {host.contender.name}, run {number + 1}"
-                    with self._steps.step(title):
-                        sample = stream(host, self._receiver, workload, self._identity)
-                    self._tell(sample)
-                    results.add(workload, sample)
+            for number, host in self._turns(self._options.runs):
+                title = f"{workload.title}: {host.contender.name}, run {number}"
+                with self._steps.step(title):
+                    sample = stream(host, self._receiver, workload, self._identity)
+                self._tell(sample)
+                results.add(workload, sample)
             results.write(self._options.json)
+        for messages in self._options.queues:
+            for number, host in self._turns(self._options.queue_runs):
+                title = f"{messages:,} deferred: {host.contender.name}, run {number}"
+                with self._steps.step(title):
+                    found = queue(host, self._receiver, self._identity, messages=messages)
+                self._tell_queue(found)
+                results.add_queue(found)
+            results.write(self._options.json)
+
+    def _turns(self, runs: int) -> Iterator[tuple[int, MailHost]]:
+        """Number of the run, from 1, and whose turn it is.
+
+        Each run begins with another, so that none always has the same neighbour.
+        """
+        for number in range(runs):
+            first = number % len(self._hosts)
+            for host in self._hosts[first:] + self._hosts[:first]:
+                yield number + 1, host
+
+    def _about(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "processors": os.cpu_count(),
+            "processor": _processor(),
+            "runs": options.runs,
+            "queue_runs": options.queue_runs,
+            "scale": options.scale,
+        }
+
+    def _described(self) -> dict[str, dict[str, Any]]:
+        def filled_in(setting: str) -> str:
+            return setting.replace("@DOMAIN@", self._identity.sending_domain).replace(
+                "@SELECTOR@", self._identity.selector
+            )
+
+        return {
+            host.contender.name: {
+                "title": host.contender.title,
+                "configuration": {
+                    filled_in(setting): why for setting, why in host.contender.configuration.items()
+                },
+            }
+            for host in self._hosts
+        }
+
+    def _tell_queue(self, sample: QueueSample) -> None:
+        idle = ", ".join(f"{who} {seconds:.2f}" for who, seconds in sample.idle_cpu.items())
+        self._steps.console.print(
+            f"  idle CPU s in 30 s: {idle}; {sample.delivered} of {sample.messages} in "
+            f"{sample.drain_seconds:.1f} s, doubled {sample.doubled}",
+            highlight=False,
+        )
 
     def _tell(self, sample: Sample) -> None:
         wrong = (
@@ -164,6 +221,15 @@ def only_bench(places: Places) -> Iterator[None]:
         # Ours alone, in this process's own mount namespace: the machine sees no name of them.
         subprocess.run(["mount", "-t", "tmpfs", "netns", str(NETWORK_NAMESPACES)], check=True)
         yield
+
+
+def _processor() -> str:
+    """What the processor calls itself."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return "unknown"
 
 
 def _end_with_stdin() -> None:

@@ -16,8 +16,11 @@ import re
 import resource
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +99,9 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._in_data = False
         self._searched = 0  # so far there is no end of data in the buffer
-        self._due = 0.0  # when the last reply goes out: none overtakes another
+        # What is to be done and when, in order: no reply overtakes another.
+        self._pending: deque[tuple[float, Callable[[], None]]] = deque()
+        self._last_due = 0.0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -120,7 +125,7 @@ class Session(asyncio.Protocol):
                 del self._buffer[: end + len(_DOT)]
                 self._in_data = False
                 held = self._sink.count.delay + self._sink.count.hold
-                self._later(held, self._sink.take, content)
+                self._later(held, partial(self._sink.take, content))
                 replies += b"250 2.0.0 taken\r\n"
                 continue
             line, separator, _ = self._buffer.partition(b"\n")
@@ -133,6 +138,11 @@ class Session(asyncio.Protocol):
                 break
         if replies:
             self._reply(bytes(replies), held, closing=closing)
+
+    def eof_received(self) -> bool:
+        """The client says no more, as Exim does after QUIT; what it is owed it still gets."""
+        self._reply(b"", 0.0, closing=True)
+        return True
 
     def _end_of_data(self) -> int | None:
         """Where the content in the buffer ends, the final line break included; None: not yet."""
@@ -158,23 +168,35 @@ class Session(asyncio.Protocol):
         return b"500 5.5.1 unknown\r\n", False
 
     def _reply(self, text: bytes, held: float, *, closing: bool = False) -> None:
-        self._later(held, self._write, text, closing)
+        self._later(held, partial(self._write, text, closing))
 
     def _write(self, text: bytes, closing: bool) -> None:
         assert self._transport is not None
         if not self._transport.is_closing():
-            self._transport.write(text)
+            if text:
+                self._transport.write(text)
             if closing:
                 self._transport.close()
 
-    def _later(self, seconds: float, call: Any, *arguments: Any) -> None:
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._due = max(self._due, now + seconds)
-        if self._due > now:
-            loop.call_at(self._due, call, *arguments)
-        else:
-            call(*arguments)
+        self._last_due = max(self._last_due, now + seconds)
+        if not self._pending:
+            if self._last_due <= now:
+                action()
+                return
+            loop.call_at(self._last_due, self._act)
+        self._pending.append((self._last_due, action))
+
+    def _act(self) -> None:
+        """Do what is due, which is the first of what is pending at least."""
+        loop = asyncio.get_running_loop()
+        due = self._pending[0][0]
+        while self._pending and self._pending[0][0] <= due:
+            self._pending.popleft()[1]()
+        if self._pending:
+            loop.call_at(self._pending[0][0], self._act)
 
 
 class Sink:
