@@ -294,9 +294,9 @@ def _show_message(message: dict[str, Any]) -> None:
 
 
 def _place(message: dict[str, Any]) -> str:
-    """An id with its host's zone, and its queue when that is not the MTA's."""
+    """An id with its host's zone, and its queue when that is not one of the MTA's."""
     words = [message.get("zone", ""), message["id"]]
-    if message.get("queue", "mqueue") != "mqueue":
+    if message.get("queue") == "mqueue-client":
         words.append(f"({message['queue']})")
     return " ".join(word for word in words if word)
 

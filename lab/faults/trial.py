@@ -119,8 +119,8 @@ class Trial:
             time.sleep(0.2)
 
     def wait_until_empty(self) -> None:
-        """Return when nothing is left in the MTA's queue."""
-        queued = "ls /var/spool/queue/mqueue | grep --quiet ^qf"
+        """Return when nothing is left in the MTA's queues."""
+        queued = "ls /var/spool/queue/mqueue{,-deferred} | grep --quiet ^qf"
         self.wait_for(f"! {queued}", "an empty queue", timeout=self._patience)
 
     def wait_until_tried(self) -> None:

@@ -90,7 +90,7 @@ def _afterwards(lab: Lab) -> Iterator[None]:
 
     def empty() -> bool:
         lab.run("sendmail", "-qR@")
-        return not lab.run("bash", "-c", "ls /var/spool/queue/mqueue | grep ^qf").stdout
+        return not lab.run("bash", "-c", "ls /var/spool/queue/mqueue{,-deferred} | grep ^qf").stdout
 
     eventually(empty)
 

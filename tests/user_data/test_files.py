@@ -156,7 +156,9 @@ def test_no_message_passes_while_the_signer_is_away(configured: dict[str, str]) 
 def test_both_queues_are_on_the_queue_volume_only(configured: dict[str, str]) -> None:
     mount = "/var/spool/queue"
     assert f"Where={mount}\n" in configured["/etc/systemd/system/var-spool-queue.mount"]
-    assert f"define(`QUEUE_DIR', `{mount}/mqueue')" in configured["/etc/mail/sendmail.mc"]
+    assert f"define(`QUEUE_DIR', `{mount}')" in configured["/etc/mail/sendmail.mc"]
+    assert f"`mqueue', `Path={mount}/mqueue," in configured["/etc/mail/sendmail.mc"]
+    assert f"`deferred', `Path={mount}/mqueue-deferred," in configured["/etc/mail/sendmail.mc"]
     assert f"define(`MSP_QUEUE_DIR', `{mount}/mqueue-client')" in configured["/etc/mail/submit.mc"]
     for unit in ("sendmail.service", "sendmail-client.service"):
         assert f"AssertPathIsMountPoint={mount}\n" in configured[f"/etc/systemd/system/{unit}"]

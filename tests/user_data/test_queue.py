@@ -46,7 +46,7 @@ def job(
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    for name in ("mqueue", "mqueue-client"):
+    for name in ("mqueue", "mqueue-deferred", "mqueue-client"):
         (tmp_path / name).mkdir()
     return tmp_path
 
@@ -106,6 +106,17 @@ def test_what_waits_is_grouped_by_destination_and_reason(
     assert (oldest["size"], oldest["tries"], oldest["state"]) == (4, 1, "active")
     assert oldest["last_try"] == oldest["created"] + 5
     assert [m["queue"] for m in listed["messages"]].count("mqueue-client") == 1
+
+
+def test_a_message_that_is_moved_while_it_is_listed_is_listed_once(
+    tool: Any, volume: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("mqueue", "mqueue-deferred"):
+        job(volume / name, "AAAAAAAA000001", {"a@x.example": BUSY})
+
+    listed = answer(tool, capsys, "list")
+
+    assert [m["queue"] for m in listed["messages"]] == ["mqueue-deferred"]
 
 
 def test_answers_that_differ_by_an_id_are_one_reason(

@@ -32,7 +32,7 @@ def program(tmp_path: Path) -> ModuleType:
 def queue(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The MTA's queue on a mounted volume; the submission program's is empty."""
     monkeypatch.setattr(Path, "is_mount", lambda _: True)
-    for name in ("mqueue", "mqueue-client"):
+    for name in ("mqueue", "mqueue-deferred", "mqueue-client"):
         (program.QUEUES / name).mkdir()
     (program.QUEUES / "undeliverable").write_bytes(b"12345")
     return Path(program.QUEUES / "mqueue")

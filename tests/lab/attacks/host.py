@@ -23,7 +23,7 @@ _AT_WORK = """
 find /var/spool/queue/mqueue-client -type f -name 'qf*'
 pgrep --euid smmta | grep --invert-match --line-regexp \
     "$(systemctl show --property=MainPID --value sendmail)"
-find /var/spool/queue/mqueue -type f -name 'qf*'
+find /var/spool/queue/mqueue /var/spool/queue/mqueue-deferred -type f -name 'qf*'
 """
 
 

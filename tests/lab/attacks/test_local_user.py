@@ -108,6 +108,7 @@ def listing(lab: Lab) -> str:
         "/var/log/postern/mail.log",
         "/var/log/postern/report.log",
         "/var/spool/queue/mqueue",
+        "/var/spool/queue/mqueue-deferred",
         CLIENT_QUEUE,
         "/var/lib/sendmail/dead.letter",
         "/var/lib/cloud/instance/user-data.txt",
