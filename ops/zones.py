@@ -141,7 +141,8 @@ def zone_findings(deployment: Deployment, *, leaving_only: bool = False) -> Iter
     """What each zone's host says, and of a zone that leaves the file whether it may be removed."""
     settings = deployment.settings
     hosts = {host.zone: host for host in deployment.hosts()}
-    for zone in sorted({*settings.availability_zones, *_deployed_zones(deployment)}):
+    # A host's zone is deployed whatever its group says.
+    for zone in sorted({*settings.availability_zones, *_deployed_zones(deployment), *hosts}):
         leaving = zone not in settings.availability_zones
         if leaving or not leaving_only:
             yield _zone(deployment, zone, hosts.get(zone), leaving=leaving)

@@ -8,6 +8,7 @@ UpdatePolicy. Emulated here, as CloudFormation does it:
   instances batch by batch, each waited for when WaitOnResourceSignals says so.
 - A failed update goes back to the previous launch template on new instances, waited for alike.
 - An instance terminated from outside is replaced.
+- A group's availability zones are those of its subnets.
 
 Event texts are AWS's, as found in public issue threads about failed stacks.
 """
@@ -207,6 +208,8 @@ def _create(
 ) -> Resource:
     physical_id, attributes = original(logical_id, _with_stack_tags(properties), stack_name)
     group = auto_scaling._asgs[physical_id]
+    subnets = group["VPCZoneIdentifier"].split(",")
+    group["AvailabilityZones"] = sorted({ec2._subnets[s]["AvailabilityZone"] for s in subnets})
     resource = StackResource(
         stack_name=stack_name, logical_id=logical_id, resource_type=_TYPE, physical_id=physical_id
     )

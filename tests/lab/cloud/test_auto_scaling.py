@@ -51,6 +51,10 @@ def test_the_group_launches_what_its_launch_template_says(stack: Stack) -> None:
     assert (volume["Size"], volume["Encrypted"]) == (10, True)
     stack.signal(instance["InstanceId"])
     assert stack.outcome() == "CREATE_COMPLETE"
+    (group,) = stack.cloud.client("autoscaling").describe_auto_scaling_groups(
+        AutoScalingGroupNames=[stack.physical_id("Group")]
+    )["AutoScalingGroups"]
+    assert group["AvailabilityZones"] == ["us-east-1b"]
 
 
 def test_a_stack_waits_for_its_host_and_says_what_it_heard(stack: Stack) -> None:
