@@ -144,7 +144,9 @@ class Lab:
             self.cloud.bootstrap(account=self.environment.account)
             self._assembly = synthesis.result()
 
-    def deploy(self, *, app: Path | None = None, options: Sequence[str] = ()) -> None:
+    def deploy(
+        self, *, app: Path | None = None, stacks: str = "*", options: Sequence[str] = ()
+    ) -> None:
         """Deploy the lab's environment with the CDK command line; raises CloudError.
 
         ``app`` is another app, or another assembly, than the one that `bootstrap` synthesised.
@@ -163,7 +165,9 @@ class Lab:
         teller = threading.Thread(target=tell_problems)
         teller.start()
         try:
-            self.cloud.deploy(self.environment.name, app=app or self._assembly, options=options)
+            self.cloud.deploy(
+                self.environment.name, app=app or self._assembly, stacks=stacks, options=options
+            )
         finally:
             deployed.set()
             teller.join()

@@ -217,7 +217,14 @@ class Cloud:
             stack_prefix="CDKToolkit",
         )
 
-    def deploy(self, environment: str, *, app: Path = PROJECT, options: Sequence[str] = ()) -> None:
+    def deploy(
+        self,
+        environment: str,
+        *,
+        app: Path = PROJECT,
+        stacks: str = "*",
+        options: Sequence[str] = (),
+    ) -> None:
         """``cdk deploy`` of an environment's stacks; raises CloudError with AWS's reasons.
 
         ``app`` is the directory of a ``cdk.json``, or an assembly that `synthesize` made.
@@ -226,7 +233,7 @@ class Cloud:
         arguments, directory = self._source(environment, app)
         self._run_cdk_and_tell(
             [
-                *("deploy", f"{environment}/*", *arguments),
+                *("deploy", f"{environment}/{stacks}", *arguments),
                 *("--require-approval", "never", "--progress", "events"),
                 *options,
             ],
