@@ -58,7 +58,7 @@ def _throughput(streams: list[Measured], folder: Path) -> Path:
         )
     axes.set_yticks(
         [row + 0.4 - height / 2 for row in range(len(streams))],
-        [m.workload.title for m in streams],
+        [m.workload.name for m in streams],
     )
     axes.invert_yaxis()
     axes.set_xlabel("delivered messages per second: median, least and most")

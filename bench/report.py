@@ -74,6 +74,11 @@ def _tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
     single = [m for m in results.workloads.values() if m.workload.messages == 1]
     if streams:
         yield (
+            "Workloads",
+            ("workload", "messages", "what"),
+            [(m.workload.name, f"{m.workload.messages:,}", m.workload.title) for m in streams],
+        )
+        yield (
             "Delivered messages per second",
             (
                 *("workload", "contender", "per second", "least", "most"),
@@ -110,7 +115,7 @@ def _rates(measured: Measured) -> Iterator[Row]:
     for name in measured.contenders:
         exact = [s.per_second for s in measured.of(name) if s.exact]
         yield (
-            measured.workload.title,
+            measured.workload.name,
             name,
             _number(measured.per_second(name)),
             _number(min(exact, default=None)),
@@ -130,7 +135,7 @@ def to_the_better_postfix(measured: Measured, contender: str) -> float | None:
 def _cpu(measured: Measured) -> Iterator[Row]:
     for name in measured.contenders:
         shares = (measured.cpu(name, who) for who in ("mta", "signer", "rest", "source", "sink"))
-        yield (measured.workload.title, name, *(_number(share, 2) for share in shares))
+        yield (measured.workload.name, name, *(_number(share, 2) for share in shares))
 
 
 def _queue(queue: MeasuredQueue) -> Iterator[Row]:

@@ -37,9 +37,12 @@ class Workload:
     def title(self) -> str:
         if self.messages == 1:
             return f"a single mail of {self.kib} KB on an idle host"
+        delay = f"{self.delay * 1000:.0f} ms"
+        if self.hold:
+            delay += f" and {self.hold * 1000:.0f} ms more for a message"
         to = "one big domain" if self.domains == 1 else f"{self.domains} domains"
         by = {"smtp": f"SMTP, {self.per_connection} a connection", "sendmail": "sendmail -t"}
-        return f"{self.kib} KB to {to}, {self.delay * 1000:.0f} ms, {by[self.submission]}"
+        return f"{self.kib} KB to {to}, {delay}, {by[self.submission]}"
 
 
 WORKLOADS = {
