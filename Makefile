@@ -38,6 +38,17 @@ rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-pa
 faults: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Harm host, volume, network, receivers and AWS under a stream of mail, and account for every message
 	postern lab faults --report docs/reliability-figures.md
 
+# A bench: make bench RUNS=5 WORKLOADS=many-50ms,big-50ms QUEUES=1000 CONTENDERS=postern,postfix-tuned
+RUNS ?= 5
+WORKLOADS ?=
+QUEUES ?=
+CONTENDERS ?=
+BENCH_OPTIONS = --runs $(RUNS) $(addprefix --workloads ,$(WORKLOADS)) $(addprefix --queues ,$(QUEUES)) \
+    $(addprefix --contenders ,$(CONTENDERS))
+.PHONY: bench
+bench: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Delivered messages per second beside Postfix and Exim, into docs/performance/ (on a quiet machine)
+	python3 -m bench $(BENCH_OPTIONS)
+
 ## Tests
 .PHONY: test
 test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everything, the lab included (root on Debian 12 or 13)

@@ -53,6 +53,9 @@ def bench(
         bool,
         typer.Option("--quick", help="Everything once with few messages, to see that it works."),
     ] = False,
+    bounds: Annotated[
+        bool, typer.Option(help="Measure signatures and writes to the disk by themselves.")
+    ] = True,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = FOLDER,
     only_report: Annotated[
         bool, typer.Option("--only-report", help="Measure nothing: write results.json's account.")
@@ -68,6 +71,7 @@ def bench(
             runs=1 if quick else runs,
             queue_runs=1 if quick else queue_runs,
             scale=_QUICK_SCALE if quick else scale,
+            bounds=bounds,
             json=folder / RESULTS,
         )
         if status := _run(options):

@@ -19,6 +19,8 @@ class Options:
     """Lengths of the queues of deferred messages."""
     runs: int
     queue_runs: int
+    bounds: bool
+    """Whether signatures and writes to the disk are measured by themselves."""
     scale: float
     """Share of each workload's messages that is sent."""
     json: Path

@@ -82,8 +82,10 @@ class Bench:
         """Start it all, measure, and write what was found after each workload."""
         self._stack.enter_context(only_bench(self._places))
         self._start()
-        with self._steps.step("Bounds: signatures, fsync"):
-            bounds = measure_bounds(self._hosts[0])
+        bounds = {}
+        if self._options.bounds:
+            with self._steps.step("Bounds: signatures, fsync"):
+                bounds = measure_bounds(self._hosts[0])
         results = Results(about=self._about(), contenders=self._described(), bounds=bounds)
         for workload in self._options.workloads:
             for number, host in self._turns(self._options.runs):

@@ -46,6 +46,6 @@ def test_a_machine_without_the_lab_needs_none_of_its_packages(target: str) -> No
     assert LAB_PACKAGE not in commands
 
 
-@pytest.mark.parametrize("target", ["try", "rollback", "faults", "test"])
+@pytest.mark.parametrize("target", ["try", "rollback", "faults", "bench", "test"])
 def test_the_lab_installs_its_packages(target: str) -> None:
     assert LAB_PACKAGE in would_run(target)

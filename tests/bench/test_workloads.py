@@ -17,6 +17,7 @@ def options(*, scale: float) -> Options:
         queues=QUEUES,
         runs=5,
         queue_runs=1,
+        bounds=True,
         scale=scale,
         json=Path("results.json"),
     )
