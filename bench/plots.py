@@ -14,6 +14,10 @@ from matplotlib.figure import Figure
 
 from bench.results import Measured, Results
 
+THROUGHPUT = "throughput.png"
+CPU = "cpu.png"
+QUEUES = "queues.png"
+
 _COLOURS: Mapping[str, str] = {
     "postern": "#1b6ca8",
     "postfix": "#f2a65a",
@@ -63,7 +67,7 @@ def _throughput(streams: list[Measured], folder: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("delivered messages per second: median, least and most")
     axes.legend()
-    return _saved(figure, folder / "throughput.png")
+    return _saved(figure, folder / THROUGHPUT)
 
 
 def _cpu(streams: list[Measured], folder: Path) -> Path:
@@ -78,7 +82,7 @@ def _cpu(streams: list[Measured], folder: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("CPU milliseconds a delivered message, median")
     axes.legend()
-    return _saved(figure, folder / "cpu.png")
+    return _saved(figure, folder / CPU)
 
 
 def _queues(results: Results, folder: Path) -> Path:
@@ -106,7 +110,7 @@ def _queues(results: Results, folder: Path) -> Path:
         axes.set_xlabel("deferred messages")
         axes.set_ylim(bottom=0)
         axes.legend()
-    return _saved(figure, folder / "queues.png")
+    return _saved(figure, folder / QUEUES)
 
 
 def _saved(figure: Figure, file: Path) -> Path:

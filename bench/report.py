@@ -7,12 +7,17 @@ from pathlib import Path
 
 from rich.table import Table
 
+from bench import plots
 from bench.results import DEFAULT, REFERENCE, Measured, MeasuredQueue, Results
 
 BEGIN = "<!-- Written by `make bench` from results.json; changes here are lost. -->"
 END = "<!-- The end of what `make bench` writes. -->"
 _OURS = "postern"
 _UNKNOWN = "-"
+_RATES = "Delivered messages per second"
+_CPU = "CPU milliseconds a message"
+_QUEUE = "A queue of deferred messages"
+_PLOTS = {_RATES: plots.THROUGHPUT, _CPU: plots.CPU, _QUEUE: plots.QUEUES}
 
 Row = Sequence[str]
 
@@ -43,6 +48,8 @@ def markdown(results: Results) -> str:
         lines += [f"**A trial run with {about['scale']:g} of each workload's messages.**", ""]
     for title, columns, rows in _tables(results):
         lines += [f"### {title}", ""]
+        if title in _PLOTS:
+            lines += [f"![{title}]({_PLOTS[title]})", ""]
         lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
         lines.append("")
@@ -79,7 +86,7 @@ def _tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
             [(m.workload.name, f"{m.workload.messages:,}", m.workload.title) for m in streams],
         )
         yield (
-            "Delivered messages per second",
+            _RATES,
             (
                 *("workload", "contender", "per second", "least", "most"),
                 *("to tuned Postfix", "to the better Postfix", "runs not exact"),
@@ -87,7 +94,7 @@ def _tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
             [row for measured in streams for row in _rates(measured)],
         )
         yield (
-            "CPU milliseconds a message",
+            _CPU,
             ("workload", "contender", "MTA", "signer", "rest of the host", "source", "sink"),
             [row for measured in streams for row in _cpu(measured)],
         )
@@ -103,7 +110,7 @@ def _tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
         )
     if results.queues:
         yield (
-            "A queue of deferred messages",
+            _QUEUE,
             ("messages", "contender", "CPU of 30 idle seconds", "drained in", "per second"),
             [row for queue in results.queues.values() for row in _queue(queue)],
         )

@@ -1,5 +1,6 @@
 """The documents are written from the results, and keep what people wrote around them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -81,5 +82,7 @@ def test_the_published_page_has_its_markers() -> None:
 
 def test_the_plots_are_drawn(results: Results, tmp_path: Path) -> None:
     drawn = plots.write(results, tmp_path)
+    shown = re.findall(r"\]\((.*)\)", report.markdown(results))
+    assert shown == [file.name for file in drawn]
     assert [file.name for file in drawn] == ["throughput.png", "cpu.png", "queues.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in drawn)
