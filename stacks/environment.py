@@ -5,8 +5,11 @@ suffix is a sandbox: the same environment once more, under a name of its own. Th
 neither the CDK nor boto3: operators' commands read settings too and should start quickly.
 """
 
+import datetime
 import functools
 import ipaddress
+import itertools
+import math
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -61,6 +64,10 @@ MOST_CONNECTIONS_PER_MINUTE: Final = 6000
 SUBMISSION_LABEL: Final = "submission"
 # A certificate has its first name as its common name too (RFC 5280, ub-common-name).
 LONGEST_COMMON_NAME: Final = 64
+# A plan is a line of the user data, which has little room; nobody warms an address up for so long.
+LONGEST_WARM_UP_DAYS: Final = 90
+# Google's sender guidelines call doubling at once a reason to be limited; a day is not at once.
+LARGEST_GROWTH: Final = 2
 RFC_1918: Final = tuple(
     ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
@@ -423,6 +430,100 @@ class Clients(Settings):
         return self
 
 
+class WarmUp(Settings):
+    """How many messages a day a new address sends; each zone's host has a new address of its own.
+
+    Either a list, or a first day and a factor a day up to `until`. After the last day there is no
+    limit. `plan` is the list in both cases.
+    """
+
+    start: datetime.date
+    messages_a_day: tuple[int, ...] | None = Field(default=None, strict=False)
+    first_day: int | None = Field(default=None, ge=1)
+    growth: float | None = None
+    until: int | None = Field(default=None, ge=1)
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _check_start(cls, start: object) -> object:
+        if type(start) is not datetime.date:
+            raise invalid("must be a day, without quotes; write one such as 2026-12-01")
+        return start
+
+    @field_validator("messages_a_day", mode="before")
+    @classmethod
+    def _check_messages_a_day(cls, messages: object) -> object:
+        if not isinstance(messages, (list, tuple)) or not messages:
+            raise invalid("must be a list; write each day's messages, such as [200, 400, 800]")
+        for count in messages:
+            if type(count) is not int or count < 1:
+                raise invalid(f"{count!r} is no number of messages; write whole numbers from 1")
+        for before, after in itertools.pairwise(messages):
+            if after < before:
+                raise invalid(
+                    f"{after} comes after {before}, and a plan grows; write the days in their order"
+                )
+        if len(messages) > LONGEST_WARM_UP_DAYS:
+            raise invalid(
+                f"has {len(messages)} days; write at most {LONGEST_WARM_UP_DAYS}: after the last "
+                "one nothing is limited"
+            )
+        return messages
+
+    @field_validator("growth", mode="before")
+    @classmethod
+    def _check_growth(cls, growth: object) -> object:
+        if type(growth) not in (int, float) or not 1 < growth <= LARGEST_GROWTH:  # type: ignore[operator]
+            raise invalid(
+                f"{growth!r} is no growth; write a factor a day above 1 and up to "
+                f"{LARGEST_GROWTH}, such as 1.5"
+            )
+        return growth
+
+    @model_validator(mode="after")
+    def _check_form(self) -> "WarmUp":
+        growing = {"first_day": self.first_day, "growth": self.growth, "until": self.until}
+        given = [key for key, value in growing.items() if value is not None]
+        if self.messages_a_day is not None and given:
+            raise invalid("is the whole plan already; remove it, or messages_a_day", key=given[0])
+        if self.messages_a_day is None and not given:
+            raise invalid(
+                "is missing; write each day's messages, or first_day, growth and until",
+                key="messages_a_day",
+            )
+        if self.messages_a_day is None:
+            for key, value in growing.items():
+                if value is None:
+                    raise invalid(f"is missing; write it, {EXPLAINED}", key=key)
+            assert self.first_day is not None
+            assert self.until is not None
+            if self.until < self.first_day:
+                raise invalid(
+                    f"{self.until} is less than first_day; write what a day may send at last",
+                    key="until",
+                )
+            if len(self.plan) > LONGEST_WARM_UP_DAYS:
+                raise invalid(
+                    f"{self.growth} takes more than {LONGEST_WARM_UP_DAYS} days to get to "
+                    f"{self.until}; write a larger one, or a lower until",
+                    key="growth",
+                )
+        return self
+
+    @property
+    def plan(self) -> tuple[int, ...]:
+        """The messages of each day, the first one's first."""
+        if self.messages_a_day is not None:
+            return self.messages_a_day
+        assert self.first_day is not None
+        assert self.growth is not None
+        assert self.until is not None
+        # In logarithms, since a tiny growth would be a long list.
+        days = 1 + math.floor(math.log(self.until / self.first_day, self.growth) + 1e-9)
+        days = min(days, LONGEST_WARM_UP_DAYS + 1)
+        return tuple(round(self.first_day * self.growth**day) for day in range(days))
+
+
 class ElasticIp(Settings):
     """An address that exists already, whose reputation is worth keeping."""
 
@@ -479,7 +580,8 @@ class Environment(Settings):
     """One environment: everything that distinguishes it from another, and nothing else.
 
     `file` is where it was read from, and `suffix` is a sandbox's own part of the name. Without
-    `delivery` only people deploy it. `alert_address` is the postmaster's where the file has none.
+    `delivery` only people deploy it, without `warm_up` no day's messages are limited, and
+    `alert_address` is the postmaster's where the file has none.
     """
 
     # A validator sees the fields above its own, so the order here is the order of dependence.
@@ -500,6 +602,7 @@ class Environment(Settings):
     mail: Mail = Mail()
     suppressions: Suppressions = Suppressions()
     clients: Clients | None = None
+    warm_up: WarmUp | None = None
     elastic_ips: dict[str, ElasticIp] = Field(default_factory=dict)
     queue_volumes: dict[str, QueueVolume] = Field(default_factory=dict)
     delivery: EnvironmentDelivery | None = None
@@ -855,5 +958,7 @@ _RANGES: Final = {
     "clients.connections": f" from 1 to {MOST_CLIENT_CONNECTIONS}",
     "clients.connections_per_minute": f" from 1 to {MOST_CONNECTIONS_PER_MINUTE}",
     "suppressions.days": f" from 1 to {LONGEST_SUPPRESSION_DAYS}",
+    "warm_up.first_day": " from 1",
+    "warm_up.until": " from 1",
     "delivery.order": ", 1 for the first to be deployed",
 }

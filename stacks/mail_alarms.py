@@ -23,6 +23,8 @@ FEWEST_DEFERRALS: Final = 20
 # postmaster of each, after the same four hours.
 OLDEST_MESSAGE_HOURS: Final = 4
 FEWEST_WAITING: Final = 20
+# What a plan or a provider's limit holds back goes back to its sender after five days.
+OLDEST_PACED_HOURS: Final = 72
 DISK_PERCENT: Final = 80
 # Six months, at which M3AAWG has a DKIM key replaced.
 OLDEST_KEY_DAYS: Final = 183
@@ -135,6 +137,17 @@ class MailAlarms(Construct):
             first="See where to and why: {postern} queue list --environment {environment}.",
             metric=_waiting_hours(self._metrics, _MINUTES_15),
             threshold=OLDEST_MESSAGE_HOURS,
+            periods=2,
+            missing=_AS_IT_WAS,
+        )
+        self._add(
+            "paced-mail-age",
+            wrong="Mail that the warm-up plan or a provider's limit holds back has waited for "
+            f"{OLDEST_PACED_HOURS} hours; it goes back to its sender after five days.",
+            first="See how much waits: {postern} doctor --environment {environment}. Send less, "
+            "or plan for more.",
+            metric=self._metrics.metric("OldestPacedAge", "Maximum", _MINUTES_15),
+            threshold=OLDEST_PACED_HOURS * 3600,
             periods=2,
             missing=_AS_IT_WAS,
         )

@@ -125,7 +125,11 @@ class MailDashboard(Construct):
         return [
             cloudwatch.GraphWidget(
                 title="Messages that wait (the fullest host), and the oldest one's age",
-                left=[self._highest("QueueDepth"), self._highest("Held")],
+                left=[
+                    self._highest("QueueDepth"),
+                    self._highest("Paced"),
+                    self._highest("Held"),
+                ],
                 left_y_axis=_from_zero("messages"),
                 right=[self._highest("OldestMessageAge")],
                 right_y_axis=_from_zero("seconds"),

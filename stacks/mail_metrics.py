@@ -17,6 +17,8 @@ REPORT_KEYS: Final = {
     "QueueDepth": "queue_depth",
     "OldestMessageAge": "oldest_age_seconds",
     "Held": "held",
+    "Paced": "paced",
+    "OldestPacedAge": "oldest_paced_age_seconds",
     "SetAside": "set_aside",
     "Orphans": "orphans",
     "UndeliverableBytes": "undeliverable_bytes",

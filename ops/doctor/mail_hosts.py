@@ -21,6 +21,8 @@ REPORT = ("/usr/local/sbin/postern-report", "--probe")
 REPORT_SECONDS = 40
 OLDEST_MESSAGE_SECONDS = 4 * 3600
 FULLEST_PERCENT = 80
+# Mail is tried for five days (sendmail.mc), and today is one of them.
+LONGEST_BACKLOG_DAYS = 4
 AGENTS = ("amazon-ssm-agent", "amazon-cloudwatch-agent")
 
 # `$j` is what sendmail says after EHLO. Of the DKIM key only the public half leaves the host, so
@@ -90,6 +92,7 @@ READINGS = (
             f"{report.get('queue_depth', 'an unknown number of')} messages, the oldest "
             f"{_duration(report['oldest_age_seconds'])} old"
             + (f", {report['held']} held" if report.get("held") else "")
+            + (f"; {report['paced']} more are paced" if report.get("paced") else "")
         ),
         remedy="{queue_list} says whose mail waits and why.",
     ),
@@ -360,6 +363,10 @@ def _report_findings(
             evidence=reading.shown(report),
             remedy=reading.remedy.format(**names) if wrong else "",
         )
+    if "warm_up" in report:
+        yield _warm_up(facts, f"{prefix}: warm-up", report, names["queue_list"])
+    else:
+        yield _untold(f"{prefix}: warm-up", _left_out("warm_up", problems), host)
     if "pending_reboot" in report:
         yield _reboot(f"{prefix}: pending reboot", host, report)
     else:
@@ -368,6 +375,44 @@ def _report_findings(
         yield _agents(f"{prefix}: agents", report["agents"])
     else:
         yield _untold(f"{prefix}: agents", _left_out("agents", problems), host)
+
+
+def _warm_up(facts: Facts, check: str, report: Mapping[str, Any], queue_list: str) -> Finding:
+    settings = facts.settings
+    planned = settings.warm_up
+    if bool(report["warm_up"]) != (planned is not None):
+        return Finding(
+            check=check,
+            verdict=Verdict.WRONG,
+            evidence=f"the host has {'a' if report['warm_up'] else 'no'} plan, and {settings.file} "
+            f"has {'one' if planned else 'none'}",
+            remedy=f"Deploy what the file says: {cdk_deploy(settings)}",
+        )
+    if planned is None:
+        return Finding(check=check, verdict=Verdict.FINE, evidence="no plan, so no daily limit")
+    day, days, sent = (report[f"warm_up_{name}"] for name in ("day", "days", "sent"))
+    if day > days:
+        return Finding(
+            check=check,
+            verdict=Verdict.FINE,
+            evidence=f"the plan is over after {days} days, so no day is limited; {sent} sent today",
+            remedy=f"Remove [warm_up] from {settings.file} with the next deployment: while it is "
+            "there sendmail warns of no message that is late.",
+        )
+    backlog = report["warm_up_backlog_days"]
+    wrong = backlog > LONGEST_BACKLOG_DAYS
+    when = f"day {day} of {days}" if day > 0 else f"the plan begins on {planned.start}"
+    return Finding(
+        check=check,
+        verdict=Verdict.WRONG if wrong else Verdict.FINE,
+        evidence=f"{when}: {sent} of {report['warm_up_allowance']} sent today, "
+        f"{report.get('paced', 'an unknown number of')} messages wait"
+        + (f", which takes {backlog} more day{'s' if backlog > 1 else ''}" if backlog else ""),
+        remedy=f"After five days mail goes back to its sender. Send less for now, delete what need "
+        f"not be sent ({queue_list}), or raise [warm_up] in {settings.file} and deploy."
+        if wrong
+        else "",
+    )
 
 
 def _left_out(key: str, problems: str) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +28,10 @@ def _queue_volume(zone: str, volume_id: str = "vol-0123456789abcdef0") -> str:
 
 def _clients(*lines: str) -> tuple[str, str]:
     return "[tags]", "\n".join(["[clients]", 'credentials = ["web"]', *lines, "[tags]"])
+
+
+def _warm_up(text: str) -> str:
+    return f"[warm_up]\nstart = 2026-12-01\n{text}\n[tags]"
 
 
 # What is written instead of what; the key that the message names; the remedy that it gives.
@@ -260,6 +265,71 @@ FAULTS = {
         "suppressions.days",
         "write a whole number from 1 to 365",
     ),
+    "warm-up that begins on no day": (
+        ("[tags]", '[warm_up]\nstart = "2026-12-01"\nmessages_a_day = [1]\n[tags]'),
+        "warm_up.start",
+        "without quotes; write one such as 2026-12-01",
+    ),
+    "warm-up that begins at an hour": (
+        ("[tags]", _warm_up("messages_a_day = [1]").replace("-01\n", "-01T08:00:00\n")),
+        "warm_up.start",
+        "must be a day",
+    ),
+    "warm-up without messages": (
+        ("[tags]", _warm_up("")),
+        "warm_up.messages_a_day",
+        "write each day's messages, or first_day, growth and until",
+    ),
+    "warm-up in both forms": (
+        ("[tags]", _warm_up("messages_a_day = [1]\ngrowth = 1.5")),
+        "warm_up.growth",
+        "remove it, or messages_a_day",
+    ),
+    "warm-up without an end": (
+        ("[tags]", _warm_up("first_day = 200\ngrowth = 1.5")),
+        "warm_up.until",
+        "is missing; write it",
+    ),
+    "warm-up that shrinks": (
+        ("[tags]", _warm_up("messages_a_day = [200, 400, 300]")),
+        "warm_up.messages_a_day",
+        "300 comes after 400, and a plan grows",
+    ),
+    "warm-up with a day of nothing": (
+        ("[tags]", _warm_up("messages_a_day = [0, 400]")),
+        "warm_up.messages_a_day",
+        "0 is no number of messages; write whole numbers from 1",
+    ),
+    "warm-up for longer than anyone's": (
+        ("[tags]", _warm_up(f"messages_a_day = {[9] * 91}")),
+        "warm_up.messages_a_day",
+        "has 91 days; write at most 90",
+    ),
+    "warm-up with a first day of nothing": (
+        ("[tags]", _warm_up("first_day = 0\ngrowth = 1.5\nuntil = 10")),
+        "warm_up.first_day",
+        "write a whole number from 1",
+    ),
+    "warm-up that does not grow": (
+        ("[tags]", _warm_up("first_day = 1\ngrowth = 1\nuntil = 10")),
+        "warm_up.growth",
+        "write a factor a day above 1 and up to 2",
+    ),
+    "warm-up that grows in percent": (
+        ("[tags]", _warm_up("first_day = 1\ngrowth = 50\nuntil = 10")),
+        "warm_up.growth",
+        "50 is no growth",
+    ),
+    "warm-up that grows too slowly": (
+        ("[tags]", _warm_up("first_day = 1\ngrowth = 1.001\nuntil = 100000")),
+        "warm_up.growth",
+        "takes more than 90 days to get to 100000",
+    ),
+    "warm-up that ends below its first day": (
+        ("[tags]", _warm_up("first_day = 200\ngrowth = 1.5\nuntil = 100")),
+        "warm_up.until",
+        "100 is less than first_day",
+    ),
     "no such script": (
         ("queue_volume_gib = 20", 'queue_volume_gib = 20\nextra_user_data = "gone.sh"'),
         "host.extra_user_data",
@@ -483,6 +553,25 @@ def test_a_file_name_that_cannot_name_a_stack_is_refused(
 ) -> None:
     with pytest.raises(InvalidEnvironment, match=r"file: .*such as \"prod\.toml\""):
         load(write_environment(name="Prod_1.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("messages_a_day = [200, 400, 400]", (200, 400, 400)),
+        ("first_day = 200\ngrowth = 1.5\nuntil = 1000", (200, 300, 450, 675)),
+        ("first_day = 100\ngrowth = 2\nuntil = 800", (100, 200, 400, 800)),
+        ("first_day = 7\ngrowth = 1.5\nuntil = 7", (7,)),
+    ],
+)
+def test_a_warm_up_is_a_list_of_days(
+    write_environment: WriteEnvironment, text: str, plan: tuple[int, ...]
+) -> None:
+    warm_up = load(write_environment(("[tags]", _warm_up(text)))).warm_up
+    assert warm_up is not None
+    assert warm_up.start == date(2026, 12, 1)
+    assert warm_up.plan == plan
+    assert load(write_environment()).warm_up is None
 
 
 ALERT_ADDRESS = 'alert_address = "operations@example.com"\n'

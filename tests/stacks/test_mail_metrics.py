@@ -15,14 +15,16 @@ from tests.stacks.filter_patterns import matches, value
 
 CORPUS = sorted((Path(__file__).parent / "mail_log").glob("*.jsonl"))
 OUTCOMES = {"sent": "Sent", "deferred": "Deferred", "bounced": "Bounced"}
-# None is a delivery: `queued` was not tried, `refused` never came in, `expired` was given up after
-# five days and had been counted as deferred at each try.
-OTHER_OUTCOMES = {"queued", "refused", "expired"}
+# None is a delivery: `queued` and `paced` were not tried, `refused` never came in, `expired` was
+# given up after five days and had been counted as deferred at each try.
+OTHER_OUTCOMES = {"queued", "paced", "refused", "expired"}
 BOUNCED_BY_CLASS = {f"Bounced5{subject}" for subject in range(1, 8)} | {"BouncedOther"}
 REPORTED = {
     "QueueDepth": "queue_depth",
     "OldestMessageAge": "oldest_age_seconds",
     "Held": "held",
+    "Paced": "paced",
+    "OldestPacedAge": "oldest_paced_age_seconds",
     "SetAside": "set_aside",
     "Orphans": "orphans",
     "UndeliverableBytes": "undeliverable_bytes",

@@ -144,6 +144,7 @@ def test_what_was_told_to_wait_is_counted_by_itself(program: ModuleType, queue: 
     assert (counted["queue_depth"], counted["paced"]) == (1, 2)
     assert counted["oldest_paced_age_seconds"] == pytest.approx(86_400, abs=5)
     assert program.warm_up() == {
+        "warm_up": 1,
         "warm_up_day": 3,
         "warm_up_days": 14,
         "warm_up_allowance": 450,
@@ -165,7 +166,7 @@ def test_a_plan_that_is_over_allows_everything_and_no_plan_says_nothing(
     assert queue.exists()
     assert "warm_up_allowance" not in program.warm_up()
     file.write_text('{"warm_up": null, "waiting": []}')
-    assert program.warm_up() == {}
+    assert program.warm_up() == {"warm_up": 0}
 
 
 @pytest.mark.slow

@@ -245,6 +245,8 @@ def _report() -> dict[str, Any]:
         "report": 1,
         "boot_time": "2026-11-20T00:00:00Z",
         "queue_depth": 3,
+        "paced": 0,
+        "warm_up": 0,
         "held": 0,
         "oldest_age_seconds": 120,
         "set_aside": 0,

@@ -1,6 +1,7 @@
 """Mail hosts: each number of the report, and who the host is."""
 
 import subprocess
+from datetime import date
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ops.deployment import CannotTell
 from ops.doctor import mail_hosts
 from ops.verdicts import Verdict
+from stacks.environment import WarmUp
 from tests.ops.doctor.conftest import KEYS, Patient
 
 HOST = "us-east-1a i-us-east-1a"
@@ -52,7 +54,8 @@ def test_up_to_its_limit_it_is_fine(patient: Patient, change: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    "key", [*(reading.key for reading in mail_hosts.READINGS), "pending_reboot", "agents"]
+    "key",
+    [*(reading.key for reading in mail_hosts.READINGS), "warm_up", "pending_reboot", "agents"],
 )
 def test_what_the_report_leaves_out_is_not_told_and_says_why(patient: Patient, key: str) -> None:
     del patient.hosts.report[key]
@@ -65,6 +68,47 @@ def test_what_the_report_leaves_out_is_not_told_and_says_why(patient: Patient, k
     ]
     assert untold.verdict is Verdict.UNKNOWN
     assert f"({key}); it says: disks: OSError" in untold.evidence
+
+
+PLAN = WarmUp(start=date(2026, 12, 1), messages_a_day=(200, 400, 800))
+STANDS = {
+    "paced": 120,
+    "warm_up": 1,
+    "warm_up_day": 2,
+    "warm_up_days": 3,
+    "warm_up_allowance": 400,
+    "warm_up_sent": 400,
+    "warm_up_backlog_days": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("plan", "change", "verdict", "evidence"),
+    [
+        (None, {"warm_up": 0}, Verdict.FINE, "no plan, so no daily limit"),
+        (
+            PLAN,
+            {},
+            Verdict.FINE,
+            "day 2 of 3: 400 of 400 sent today, 120 messages wait, which takes 1 more day",
+        ),
+        (PLAN, {"warm_up_day": -3}, Verdict.FINE, "the plan begins on 2026-12-01: 400 of 400"),
+        (PLAN, {"warm_up_day": 4}, Verdict.FINE, "the plan is over after 3 days"),
+        (PLAN, {"warm_up_backlog_days": 5}, Verdict.WRONG, "which takes 5 more days"),
+        (PLAN, {"warm_up": 0}, Verdict.WRONG, "the host has no plan"),
+        (None, {}, Verdict.WRONG, "the host has a plan"),
+    ],
+)
+def test_where_the_warm_up_plan_stands(
+    patient: Patient, plan: WarmUp | None, change: dict[str, Any], verdict: Verdict, evidence: str
+) -> None:
+    patient.settings = patient.settings.model_copy(update={"warm_up": plan})
+    patient.hosts.report |= STANDS | change
+    found = patient.look(mail_hosts.check_mail_hosts)
+    assert found[f"{HOST}: warm-up"].verdict is verdict
+    assert evidence in found[f"{HOST}: warm-up"].evidence
+    others = {finding.verdict for name, finding in found.items() if "warm-up" not in name}
+    assert others == {Verdict.FINE}
 
 
 def test_a_pending_reboot_is_fine_and_says_when_to_do_it(patient: Patient) -> None:
