@@ -131,7 +131,7 @@ class MailDashboard(Construct):
                     self._highest("Held"),
                 ],
                 left_y_axis=_from_zero("messages"),
-                right=[self._highest("OldestMessageAge")],
+                right=[self._highest("OldestMessageAge"), self._highest("OldestPacedAge")],
                 right_y_axis=_from_zero("seconds"),
                 width=_THIRD,
                 height=6,

@@ -1,13 +1,13 @@
 """A wrong clock for the mail services of a host.
 
 A container has its machine's kernel and therefore its clock. So libfaketime, loaded into the MTA,
-the submission queue runner and the signer, tells them another time; everything else on the host
-keeps the right one. Files that they write seem to them written by their own clock.
+the submission queue runner, the signer and postern-pace, tells them another time; everything else
+on the host keeps the right one. Files that they write seem to them written by their own clock.
 """
 
 from __future__ import annotations
 
-SERVICES = ("sendmail", "sendmail-client", "opendkim")
+SERVICES = ("postern-pace", "sendmail", "sendmail-client", "opendkim")
 """Those with a clock of their own; their units' names."""
 
 LIBRARY = "usr/lib/*/faketime/libfaketime.so.1"

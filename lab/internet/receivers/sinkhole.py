@@ -98,6 +98,8 @@ class Transaction:
     recipients: tuple[str, ...]
     address: str
     """The client's IP address."""
+    port: int
+    """The client's port: another one for each connection, for hours."""
     accepted: bool
     reply: str
     """Empty when it closed the connection instead."""

@@ -230,6 +230,7 @@ class _Sinkhole:
                 mail_from=(envelope.mail_from or "").strip("<>"),
                 recipients=tuple(recipients),
                 address=_address(session),
+                port=_port(session),
                 accepted=reply.startswith("250"),
                 reply=reply,
                 signed=b"\r\ndkim-signature:" in b"\r\n" + header.lower(),
@@ -292,6 +293,11 @@ class _Session(SMTP):
 def _address(session: Session) -> str:
     assert session.peer is not None
     return str(session.peer[0])
+
+
+def _port(session: Session) -> int:
+    assert session.peer is not None
+    return int(session.peer[1])
 
 
 def _hang_up(session: SMTP) -> None:

@@ -18,6 +18,7 @@ def delivery(message_id: str, *, at: float = 20.0, dkim: str = "pass") -> Transa
         mail_from="stream@mail.example.com",
         recipients=("u1@d1.run.sinkhole.example",),
         address="203.0.113.10",
+        port=40_000,
         accepted=True,
         reply="250 2.0.0 Counted",
         signed=True,

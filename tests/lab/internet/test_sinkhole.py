@@ -107,6 +107,7 @@ def test_a_signed_message_over_tls_is_recorded_in_full(
         mail_from=MAIL_FROM,
         recipients=(RECIPIENT, "u2@sinkhole.example"),
         address=ELASTIC_IP,
+        port=transaction.port,
         accepted=True,
         reply="250 2.0.0 Counted",
         signed=True,
