@@ -42,7 +42,7 @@ from lab.network import Network, NetworkError
 from lab.network.namespace import DIRECTORY as NETWORK_NAMESPACES
 from lab.places import Places
 from stacks.environment import Environment, load
-from user_data import PACKAGES
+from user_data import CLIENT_PACKAGES, PACKAGES
 
 # Each of these carries a whole sentence for a person.
 _TOLD = (ContainerError, ImageError, InternetError, LabError, MirrorError, NetworkError)
@@ -103,7 +103,10 @@ class Services:
             image = instance_image(cache=places.cache, progress=detail)
         with step("Debian mirror for the instance"):
             mirror = debian_mirror(
-                cache=places.cache, image=image, packages=PACKAGES, progress=detail
+                cache=places.cache,
+                image=image,
+                packages=(*PACKAGES, *CLIENT_PACKAGES),
+                progress=detail,
             )
         with step("Emulated AWS"):
             self._cloud = Cloud(
@@ -174,6 +177,7 @@ class Services:
             "metadata": lambda behaviour: self._hypervisor.metadata(behaviour),
             "answering_agents": self._answering_agents,
             "run_script": self._run_script,
+            "issue_certificate": lambda name: self._internet.issue_certificate(name),
         }
 
     def _hosts(self) -> list[dict[str, Any]]:

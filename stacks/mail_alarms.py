@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stacks.environment import Environment
 from stacks.mail_metrics import MailMetrics
+from stacks.submission import Submission
 
 # The rates at which managed services warn a sender and stop it.
 BOUNCE_PERCENT_WARNING: Final = 5
@@ -59,6 +60,7 @@ class MailAlarms(Construct):
         name_prefix: str,
         metrics: MailMetrics,
         nat_gateway_ids: Mapping[str, str],
+        submission: Submission | None,
         topic: sns.ITopic,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -73,6 +75,8 @@ class MailAlarms(Construct):
         self._watch_the_hosts()
         for zone, nat_gateway_id in nat_gateway_ids.items():
             self._watch_zone(zone, nat_gateway_id)
+        if submission:
+            self._watch_submission(submission)
 
     def _watch_deliveries(self) -> None:
         for level, percent in (
@@ -234,6 +238,29 @@ class MailAlarms(Construct):
             threshold=1,
             periods=3,
             datapoints=2,
+            missing=_FINE,
+        )
+
+    def _watch_submission(self, submission: Submission) -> None:
+        self._add(
+            "submission-unhealthy",
+            wrong="The load balancer finds a host that takes no mail from clients, for 15 minutes.",
+            first="See whether its signer and sendmail run: {postern} doctor --environment "
+            "{environment}.",
+            # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-cloudwatch-metrics.html
+            metric=cloudwatch.Metric(
+                namespace="AWS/NetworkELB",
+                metric_name="UnHealthyHostCount",
+                dimensions_map={
+                    "LoadBalancer": submission.load_balancer_full_name,
+                    "TargetGroup": submission.target_group_full_name,
+                },
+                # Each of the load balancer's nodes counts for itself.
+                statistic="Maximum",
+                period=_MINUTES_5,
+            ),
+            threshold=1,
+            periods=3,
             missing=_FINE,
         )
 

@@ -10,6 +10,7 @@ from stacks.environment import Environment
 from stacks.mail_alarms import MailAlarms
 from stacks.mail_dashboard import MailDashboard
 from stacks.mail_metrics import MailMetrics
+from stacks.submission import Submission
 
 
 class Monitoring(cdk.Stack):
@@ -23,6 +24,7 @@ class Monitoring(cdk.Stack):
         settings: Environment,
         mail_log_name: str,
         nat_gateway_ids: Mapping[str, str],
+        submission: Submission | None,
     ) -> None:
         super().__init__(
             scope,
@@ -48,6 +50,7 @@ class Monitoring(cdk.Stack):
             name_prefix=alarm_prefix,
             metrics=metrics,
             nat_gateway_ids=nat_gateway_ids,
+            submission=submission,
             topic=alerts.topic,
         )
         dashboard = MailDashboard(

@@ -46,6 +46,7 @@ class PosternStage(cdk.Stage):
             settings=settings,
             mail_log_name=hosts.mail_log_name,
             nat_gateway_ids=network.nat_gateway_ids,
+            submission=hosts.submission,
         )
         # Its references are names and outputs, which have to be there.
         monitoring.add_stack_dependency(network)

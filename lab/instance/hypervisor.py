@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from lab.container import Container
+from lab.instance.health import is_well
 from lab.instance.image import prepare_instance
 from lab.instance.imds import Behaviour, InstanceData, InstanceMetadata, RoleCredentials
 from lab.instance.volumes import Volumes
@@ -27,6 +29,7 @@ from lab.network.network import INSTANCE_METADATA
 from lab.network.vpc_services import Interface, private_name
 
 _POLL_SECONDS = 0.3
+_HEALTH_CHECK_SECONDS = 2
 _ALIVE = frozenset({"pending", "running"})
 
 NO_MACHINE_TAG = "postern:lab-no-machine"
@@ -87,6 +90,7 @@ class Hypervisor:
         `report` gets a line when an instance starts or ends, and the whole story of every error.
         """
         self._ec2 = client("ec2")
+        self._elb = client("elbv2")
         self._iam = client("iam")
         self._sts = client("sts")
         self._region = region
@@ -104,6 +108,7 @@ class Hypervisor:
         self._changing = threading.RLock()  # machines, by the loop below or by a fault on purpose
         self._launches_held = False
         self._lost_zones: set[str] = set()
+        self._next_health_check = 0.0
         self._metadata: Behaviour = "answers"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="hypervisor", daemon=True)
@@ -199,6 +204,7 @@ class Hypervisor:
                 self._take_volumes(host)  # their devices are gone with its /dev
                 host.container.reboot()
         self._connect_nat_gateways()
+        self._connect_load_balancers(instances)
         for instance_id, instance in instances.items():
             if not self._launches_held and instance_id not in self._booted:
                 self._boot(instance)
@@ -243,6 +249,56 @@ class Hypervisor:
         for zone in {*self._network.zones, *deployed}:
             private, elastic_ip = deployed.get(zone, (None, None))
             self._network.snat(zone=zone, private=private, elastic_ip=elastic_ip)
+
+    def _connect_load_balancers(self, instances: Mapping[str, Description]) -> None:
+        """Lead each listener, in each zone, to that zone's host while the host calls itself well.
+
+        So a load balancer of the lab is not cross-zone; and one answer decides, where AWS waits for
+        two that are the same.
+        """
+        if time.monotonic() < self._next_health_check:
+            return
+        self._next_health_check = time.monotonic() + _HEALTH_CHECK_SECONDS
+        forwards: dict[str, dict[tuple[IPv4Address, int], tuple[IPv4Address, int]]] = {}
+        listening: dict[str, list[IPv4Address]] = {}
+        for balancer in self._elb.describe_load_balancers()["LoadBalancers"]:
+            addresses = {
+                zone["ZoneName"]: IPv4Address(
+                    zone["LoadBalancerAddresses"][0]["PrivateIPv4Address"]
+                )
+                for zone in balancer["AvailabilityZones"]
+            }
+            listeners = self._elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])
+            for listener in listeners["Listeners"]:
+                target_group = listener["DefaultActions"][0]["TargetGroupArn"]
+                targets = self._targets(target_group, instances)
+                for zone, address in addresses.items():
+                    listening.setdefault(zone, []).append(address)
+                    if zone in targets:
+                        key = address, listener["Port"]
+                        forwards.setdefault(zone, {})[key] = targets[zone]
+        for zone in self._network.zones:
+            self._network.balance(
+                zone=zone, forwards=forwards.get(zone, {}), listening=listening.get(zone, [])
+            )
+
+    def _targets(
+        self, arn: str, instances: Mapping[str, Description]
+    ) -> dict[str, tuple[IPv4Address, int]]:
+        """The well members of a target group: address and port, by zone."""
+        answer = self._elb.describe_target_groups(TargetGroupArns=[arn])
+        target_group = answer["TargetGroups"][0]
+        health = self._elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+        found = {}
+        for target in health:
+            host = self._hosts.get(target["Target"]["Id"])
+            if host is None or host.instance_id not in instances:
+                continue
+            address = IPv4Address(instances[host.instance_id]["PrivateIpAddress"])
+            port = int(target_group["HealthCheckPort"])
+            if is_well(nat_namespace(host.zone), address, port, target_group["HealthCheckPath"]):
+                found[host.zone] = address, target_group["Port"]
+        return found
 
     def _boot(self, instance: Description) -> None:
         """Boot `instance`, and never try a second time: EC2 would not either."""

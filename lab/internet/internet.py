@@ -97,7 +97,8 @@ class Internet:
         """
         image = internet_image(cache=self._cache, progress=self._progress)
         mount_writable(image, self._state)
-        self._describe_servers(CertificateAuthority(self._state / "tls"))
+        self._authority = CertificateAuthority(self._state / "tls")
+        self._describe_servers(self._authority)
         parts: dict[str, Callable[[], None]] = {
             "DNS": self._name_server.start,
             self.first.name: self.first.start,
@@ -147,6 +148,15 @@ class Internet:
         `lab.internet.aws_front` says what each word means.
         """
         write_faults(self._aws_faults, faults)
+
+    def issue_certificate(self, name: str) -> dict[str, str]:
+        """A new certificate for the DNS `name`, its chain and its key, each as PEM text."""
+        issued = self._authority.issue(name)
+        return {
+            "certificate": issued.certificate.read_text(),
+            "chain": self.ca_certificate.read_text(),
+            "key": issued.key.read_text(),
+        }
 
     def verdicts(self) -> list[Verdict]:
         """What both receivers say about every message so far."""
@@ -253,8 +263,10 @@ class Internet:
         )
 
     def _cloud_reader(self) -> Callable[[], CloudRecords]:
-        route53, ec2 = self._client("route53"), self._client("ec2")
-        return lambda: read_cloud(route53=route53, ec2=ec2, hosted_zone_id=self._hosted_zone_id)
+        route53, ec2, elb = (self._client(service) for service in ("route53", "ec2", "elbv2"))
+        return lambda: read_cloud(
+            route53=route53, ec2=ec2, elb=elb, hosted_zone_id=self._hosted_zone_id
+        )
 
     def _follow(self) -> None:
         """Publish every change of the cloud's records until the Internet stops."""

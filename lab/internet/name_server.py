@@ -255,7 +255,7 @@ class _Nsd:
         return any(rrset[0].serial == serial for rrset in answer.answer)
 
 
-def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:
+def read_cloud(*, route53: Any, ec2: Any, elb: Any, hosted_zone_id: str) -> CloudRecords:
     """Ask AWS, through its boto3 clients, for the hosted zone's records and the reverse DNS.
 
     Empty while the hosted zone does not exist yet. Reverse DNS is what is in force: a change that
@@ -276,7 +276,13 @@ def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:
     attributes = ec2.describe_addresses_attribute(Attribute="domain-name")["Addresses"]
     return CloudRecords(
         name_servers=tuple(name.rstrip(".") + "." for name in delegation["NameServers"]),
-        hosted_zone=read_record_sets(record_sets),
+        hosted_zone=read_record_sets(
+            record_sets,
+            # An alias is rare, and who stands behind it is asked for only then.
+            load_balancers=_load_balancers(elb)
+            if any("AliasTarget" in record_set for record_set in record_sets)
+            else {},
+        ),
         reverse_dns=tuple(
             sorted(
                 (attribute["PublicIp"], attribute["PtrRecord"])
@@ -285,3 +291,15 @@ def read_cloud(*, route53: Any, ec2: Any, hosted_zone_id: str) -> CloudRecords:
             )
         ),
     )
+
+
+def _load_balancers(elb: Any) -> dict[str, tuple[str, ...]]:
+    """The addresses of every load balancer, by its DNS name."""
+    return {
+        balancer["DNSName"]: tuple(
+            address["PrivateIPv4Address"]
+            for zone in balancer["AvailabilityZones"]
+            for address in zone["LoadBalancerAddresses"]
+        )
+        for balancer in elb.describe_load_balancers()["LoadBalancers"]
+    }

@@ -108,13 +108,19 @@ def known_faults(faults: Iterable[str]) -> frozenset[str]:
     return faults
 
 
-def read_record_sets(record_sets: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
+def read_record_sets(
+    record_sets: Iterable[Mapping[str, Any]],
+    *,
+    load_balancers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> tuple[Record, ...]:
     """The records of Route 53's `ListResourceRecordSets`.
 
-    The SOA and NS records of the zone itself are left out: `zone_files` writes its own.
+    The SOA and NS records of the zone itself are left out: `zone_files` writes its own. An alias of
+    one of the `load_balancers` (DNS name to addresses) is answered with its addresses, as by Route
+    53.
 
     Raises:
-        ValueError: an alias record, which exists inside AWS only.
+        ValueError: another alias record, which exists inside AWS only.
     """
     record_sets = list(record_sets)
     apex = {record_set["Name"] for record_set in record_sets if record_set["Type"] == "SOA"}
@@ -123,6 +129,11 @@ def read_record_sets(record_sets: Iterable[Mapping[str, Any]]) -> tuple[Record, 
         if record_set["Type"] in ("SOA", "NS") and record_set["Name"] in apex:
             continue
         if "AliasTarget" in record_set:
+            target = record_set["AliasTarget"]["DNSName"].removeprefix("dualstack.").rstrip(".")
+            if found := load_balancers.get(target):
+                name = _unescape(record_set["Name"])
+                records.append(Record(name=name, type="A", ttl=60, values=tuple(found)))
+                continue
             raise ValueError(
                 f"{record_set['Name']} {record_set['Type']} is an alias record, which no zone file "
                 "can hold. Use a record with values."

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from lab.network import namespace
-from lab.network.nat_gateway import INTERNET_INTERFACE, VPC_INTERFACE, ruleset
+from lab.network.nat_gateway import (
+    INTERNET_INTERFACE,
+    PEER_INTERFACE,
+    VPC_INTERFACE,
+    load_balancer_ruleset,
+    ruleset,
+)
 from lab.network.vpc_services import Interface, dnsmasq_configuration
 
 INTERNET = "internet"
@@ -25,6 +31,9 @@ _SERVICE_ADDRESSES = (
     IPv4Address("1.1.1.1"),
     IPv4Address("8.8.8.8"),
 )
+# A VPC that is peered with the lab's: its router, and a client in each of two subnets.
+_PEER_ROUTER = IPv4Address("10.20.0.1")
+CLIENT_ADDRESSES = (IPv4Address("10.20.0.10"), IPv4Address("10.20.1.10"))
 # Links between a NAT gateway and the Internet, two addresses each (RFC 6598, shared space).
 _UPLINKS = IPv4Network("100.64.0.0/16")
 
@@ -43,6 +52,15 @@ def host_namespace(zone: str) -> str:
     return f"host-{zone}"
 
 
+def client_namespace(zone: str) -> str:
+    """The network namespace of clients that reach the load balancer in `zone`."""
+    return f"client-{zone}"
+
+
+Forwards = Mapping[tuple[IPv4Address, int], tuple[IPv4Address, int]]
+"""Each listener of a load balancer, by its address and port, and the host that it leads to."""
+
+
 @dataclass
 class _Zone:
     """What is configured in one availability zone."""
@@ -53,6 +71,8 @@ class _Zone:
     smtp_blocked: bool = False
     off: bool = False
     dnsmasq: subprocess.Popen[bytes] | None = None
+    forwards: Forwards = field(default_factory=dict)
+    has_clients: bool = False
 
 
 class Network:
@@ -128,6 +148,46 @@ class Network:
             self._zones[zone].off = off
             self._apply_ruleset(zone)
 
+    def balance(self, *, zone: str, forwards: Forwards, listening: Sequence[IPv4Address]) -> None:
+        """Let clients' connections to a load balancer's listeners in `zone` reach these hosts.
+
+        `listening` are its addresses. The first call makes the clients' namespace.
+        """
+        with self._lock:
+            settings = self._zones[zone]
+            if listening and not settings.has_clients:
+                self._add_clients(zone)
+                settings.has_clients = True
+            if forwards == settings.forwards:
+                return
+            nat = nat_namespace(zone)
+            for address in listening:  # so that what leads nowhere is refused, not lost
+                _ip(f"addr replace {address}/32 dev lo", nat)
+            self._nft(zone, load_balancer_ruleset(forwards))
+            settings.forwards = forwards
+
+    def _add_clients(self, zone: str) -> None:
+        nat, clients = nat_namespace(zone), client_namespace(zone)
+        _ip(f"netns add {clients}")
+        _ip(
+            f"""\
+            link add {PEER_INTERFACE} type veth peer name {HOST_INTERFACE} netns {clients}
+            addr add {_PEER_ROUTER}/16 dev {PEER_INTERFACE}
+            link set {PEER_INTERFACE} up
+            """,
+            nat,
+        )
+        addresses = "\n".join(f"addr add {a}/16 dev {HOST_INTERFACE}" for a in CLIENT_ADDRESSES)
+        _ip(
+            f"""\
+            link set lo up
+            {addresses}
+            link set {HOST_INTERFACE} up
+            route add default via {_PEER_ROUTER}
+            """,
+            clients,
+        )
+
     def connect_host(self, *, zone: str, interface: Interface) -> str:
         """Make the namespace of a new instance of `zone`, wired to its VPC; return its name.
 
@@ -171,6 +231,8 @@ class Network:
         with self._lock:
             for zone in self._zones:
                 self.disconnect_host(zone=zone)
+                if self._zones[zone].has_clients:
+                    _ip(f"netns del {client_namespace(zone)}")
                 _ip(f"netns del {nat_namespace(zone)}")
             self._zones.clear()
             _ip(f"netns del {INTERNET}")
@@ -207,7 +269,9 @@ class Network:
     def _apply_ruleset(self, zone: str) -> None:
         settings = self._zones[zone]
         private = None if settings.off else settings.private
-        text = ruleset(private, settings.elastic_ip, smtp_blocked=settings.smtp_blocked)
+        self._nft(zone, ruleset(private, settings.elastic_ip, smtp_blocked=settings.smtp_blocked))
+
+    def _nft(self, zone: str, text: str) -> None:
         try:
             namespace.run_in(nat_namespace(zone), ["nft", "--file", "-"], text)
         except subprocess.CalledProcessError as error:

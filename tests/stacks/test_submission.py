@@ -263,9 +263,24 @@ def test_a_host_admits_the_named_networks_or_every_private_one_for_a_group(tmp_p
         assert _networks(clients) == networks
 
 
+def test_a_host_that_takes_no_clients_is_told(with_clients: Templates, example: Templates) -> None:
+    known = resources(example["Monitoring"], "AWS::CloudWatch::Alarm")
+    alarms = resources(with_clients["Monitoring"], "AWS::CloudWatch::Alarm")
+    (alarm,) = (alarms[name]["Properties"] for name in alarms.keys() - known.keys())
+    assert alarm["AlarmName"] == "postern/example/submission-unhealthy"
+    assert alarm["AlarmDescription"].endswith("Runbook: docs/runbooks/submission-unhealthy.md")
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/NetworkELB", "UnHealthyHostCount")
+    assert {dimension["Name"] for dimension in alarm["Dimensions"]} == {
+        "LoadBalancer",
+        "TargetGroup",
+    }
+    # Watching holds nothing: the load balancer can go while an alarm still names it.
+    assert "Fn::ImportValue" not in json.dumps(alarm["Dimensions"])
+
+
 def test_what_it_costs_is_known(with_clients: Templates, example: Templates) -> None:
     without, cost = Prices().cost(example), Prices().cost(with_clients)
 
     assert not cost.unknown
-    # A load balancer, a certificate, two secrets.
+    # A load balancer, a certificate, two secrets, a metric with an alarm.
     assert 18 < cost.total - without.total < 20
