@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -54,8 +55,8 @@ class Contender:
     """For a reader: what runs there."""
     queue: str
     """Where the queue volume is mounted."""
-    files: Callable[[Identity], Mapping[str, tuple[int, str]]]
-    """What is written before the boot: path to mode and text."""
+    files: Callable[[Identity, str], Mapping[str, tuple[int, str]]]
+    """What is written before the boot, given also the queue volume's id: path to mode and text."""
     set_up: str
     """The shell script that makes the mail server of the booted host."""
     mta_units: Sequence[str]
@@ -100,6 +101,8 @@ class MailHost:
         )
         self._network.snat(zone=self.zone, private=subnet, elastic_ip=self.elastic_ip)
         self._volumes = Volumes(state / "volumes")
+        # Its own: what is left of an earlier volume of a name would be waited for.
+        self._volume = f"vol-{uuid.uuid4().hex[:17]}"
         self.container = Container(
             name=f"bench-{contender.name}",
             root=tree,
@@ -117,15 +120,14 @@ class MailHost:
         self._network.connect_host(zone=self.zone, interface=self._interface)
         self.container.state.mkdir(parents=True, exist_ok=True)
         self.container.start()
-        volume = f"vol-{self.contender.name}"
         self._volumes.attach(
-            volume=volume,
+            volume=self._volume,
             size_gib=_VOLUME_GIB,
             instance=self.contender.name,
             container=self.container,
         )
         if not self.contender.mounts_itself:
-            self.run(f"set -- {by_id_link(volume)} {self.contender.queue}\n{_MOUNT_QUEUE}")
+            self.run(f"set -- {by_id_link(self._volume)} {self.contender.queue}\n{_MOUNT_QUEUE}")
         self.run(
             f"until ip -4 address show dev {HOST_INTERFACE} | grep -q inet; do sleep 0.1; done"
         )
@@ -195,7 +197,7 @@ class MailHost:
             ),
             "/etc/mailname": (0o644, f"{domain}\n"),
             "/etc/systemd/network/10-vpc.network": (0o644, _NETWORK),
-            **self.contender.files(self._identity),
+            **self.contender.files(self._identity, self._volume),
         }
         # The application that sends runs here when it calls `sendmail`.
         for name in ("__init__.py", "names.py", "source.py"):

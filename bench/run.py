@@ -35,6 +35,7 @@ from bench.signatures import new_identity
 from lab.container import ContainerError, sweep_cgroups
 from lab.control import LabError
 from lab.images import ImageError, mount_writable
+from lab.instance.volumes import VolumeError
 from lab.internet.image import internet_image
 from lab.internet.service import InternetError
 from lab.network import Network, NetworkError
@@ -43,7 +44,7 @@ from lab.places import PROJECT, Places
 from lab.steps import Steps
 from stacks.environment import load
 
-_TOLD = (ContainerError, ImageError, InternetError, LabError, NetworkError)
+_TOLD = (ContainerError, ImageError, InternetError, LabError, NetworkError, VolumeError)
 
 
 def main() -> None:

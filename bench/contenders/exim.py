@@ -60,7 +60,7 @@ def contender() -> Contender:
         image="exim",
         title="Exim with its built-in signer, as Debian 13 ships it",
         queue=_SPOOL,
-        files=_files,
+        files=lambda identity, _: _files(identity),
         set_up=_SET_UP,
         mta_units=("exim4.service", "bench-flush.service"),
         signer_units=(),

@@ -23,7 +23,6 @@ from lab.places import PROJECT
 from review.host_files import File, unpacked, written
 from review.snapshots import archive_of, templates_of, user_data_of
 
-_VOLUME = "vol-postern"
 _ENVIRONMENT = "lab"
 _STAND_IN = """\
 Package: {name}
@@ -42,6 +41,7 @@ ExecStart=/bin/true
 [Install]
 WantedBy=multi-user.target
 """
+_SETTINGS = "/etc/postern/settings"
 _AGENTS = ("amazon-ssm-agent", "amazon-cloudwatch-agent")
 _AWS = """\
 #!/bin/sh
@@ -82,7 +82,7 @@ def contender() -> Contender:
         image="postern",
         title="Postern: environments/lab.toml as synthesised and set up by its own postern-setup",
         queue="/var/spool/queue",
-        files=lambda identity: _files(host_files, identity),
+        files=lambda identity, volume: _files(host_files, identity, volume),
         set_up=_SET_UP,
         mta_units=("sendmail.service", "sendmail-client.service"),
         signer_units=("opendkim.service",),
@@ -101,7 +101,7 @@ def contender() -> Contender:
 def deployed_files() -> Mapping[str, File]:
     """Every file that a deployment of the lab's environment puts on its host, by path.
 
-    Values that only a deployment has, such as the volume's id, are the bench's own.
+    Values that only a deployment has, such as the volume's id, stand there as <what they are>.
 
     Raises:
         LabError: the app made no templates.
@@ -129,14 +129,18 @@ def deployed_files() -> Mapping[str, File]:
             for resource in template.get("Resources", {}).values()
             if resource["Type"] == "AWS::EC2::LaunchTemplate"
         }
-        files = {**written(document), **unpacked(archive_of(document, assembly))}
-    settings = files["/etc/postern/settings"]
-    text = re.sub(r"(?m)^QUEUE_VOLUME_ID=.*$", f"QUEUE_VOLUME_ID={_VOLUME}", settings.content)
-    files["/etc/postern/settings"] = settings._replace(content=re.sub(r"<[^>\n]*>", "bench", text))
-    return files
+        return {**written(document), **unpacked(archive_of(document, assembly))}
 
 
-def _files(deployed: Mapping[str, File], identity: Identity) -> Mapping[str, tuple[int, str]]:
+def of_a_deployment(settings: str, volume: str) -> str:
+    """The host's settings with this volume's id and, for what else a deployment gives, a word."""
+    settings = re.sub(r"(?m)^QUEUE_VOLUME_ID=.*$", f"QUEUE_VOLUME_ID={volume}", settings)
+    return re.sub(r"<[^>\n]*>", "bench", settings)
+
+
+def _files(
+    deployed: Mapping[str, File], identity: Identity, volume: str
+) -> Mapping[str, tuple[int, str]]:
     secret = {
         "domain": identity.sending_domain,
         "selector": identity.selector,
@@ -144,6 +148,7 @@ def _files(deployed: Mapping[str, File], identity: Identity) -> Mapping[str, tup
     }
     return {
         **{path: (int(file.mode, 8), file.content) for path, file in deployed.items()},
+        _SETTINGS: (0o644, of_a_deployment(deployed[_SETTINGS].content, volume)),
         "/usr/local/bin/aws": (0o755, _AWS),
         "/etc/bench/secret": (0o600, json.dumps([json.dumps(secret), "2026-01-01T00:00:00Z"])),
         "/etc/bench/stand-in": (0o644, _STAND_IN.format(name="@")),

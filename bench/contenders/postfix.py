@@ -93,7 +93,7 @@ def contender(*, tuned: bool) -> Contender:
         title="Postfix + OpenDKIM, "
         + ("tuned as its TUNING_README says" if tuned else "as Debian 13 ships them"),
         queue=_SPOOL,
-        files=lambda identity: _files(identity, changed),
+        files=lambda identity, _: _files(identity, changed),
         set_up=_SET_UP,
         mta_units=("postfix.service", "postfix@-.service"),
         signer_units=("opendkim.service",),

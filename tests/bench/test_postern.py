@@ -3,7 +3,7 @@
 import pytest
 
 from bench.contenders import NAMES, make
-from bench.contenders.postern import deployed_files
+from bench.contenders.postern import deployed_files, of_a_deployment
 from review.snapshots import host_files
 
 
@@ -21,10 +21,10 @@ def test_the_host_gets_the_files_that_were_reviewed(files: dict[str, str]) -> No
 
 
 def test_no_value_of_a_deployment_is_left_open(files: dict[str, str]) -> None:
-    settings = files["/etc/postern/settings"]
+    settings = of_a_deployment(files["/etc/postern/settings"], "vol-1")
     assert "<" not in settings
     assert "SENDING_DOMAIN=mail.example.com\n" in settings
-    assert "QUEUE_VOLUME_ID=vol-postern\n" in settings
+    assert "QUEUE_VOLUME_ID=vol-1\n" in settings
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "postern"])
