@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.places import lab_name
+
 
 def unified_hierarchy() -> Path:
     """Where cgroup v2 is mounted, alone or beside v1.
@@ -43,8 +45,8 @@ def own_cgroup(name: str) -> Iterator[Path]:
     path = next(
         line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"
     )
-    # With the containers' prefix, so that what a killed bench leaves is swept with theirs.
-    cgroup = unified_hierarchy() / path.lstrip("/") / f"postern-lab-{name}"
+    # Called as the containers' are, so that what a killed bench leaves is swept with theirs.
+    cgroup = unified_hierarchy() / path.lstrip("/") / f"{lab_name()}.{name}"
     cgroup.mkdir(exist_ok=True)
     try:
         yield cgroup

@@ -176,7 +176,7 @@ class MailHost:
         cgroup = cpu.unified_hierarchy()
         for part in Path(path).parts[1:]:
             cgroup /= part
-            if part.endswith(f"-{self.container.name}"):
+            if part.endswith(f".{self.container.name}"):
                 break
         return cgroup
 

@@ -14,6 +14,7 @@ from bench.receiver import Receiver
 from bench.workloads import Workload
 from lab.control import LabError
 
+_IN_THE_QUEUE_SECONDS = 30.0
 _IDLE_SECONDS = 30.0
 _QUIET_SECONDS = 3.0
 _QUIET_CPU = 0.1
@@ -67,8 +68,11 @@ def queue(host: MailHost, receiver: Receiver, identity: Identity, *, messages: i
         with Application(host, workload, run=run, identity=identity) as application:
             application.begin()
             account = application.finish()
-        queued = host.queued()
-        if queued != messages:
+        deadline = time.monotonic() + _IN_THE_QUEUE_SECONDS
+        while (queued := host.queued()) != messages:
+            if time.monotonic() < deadline:
+                time.sleep(0.5)
+                continue
             raise LabError(
                 f"{host.contender.name} has {queued} of {messages} messages in its queue, after it "
                 f"accepted {account['accepted']}."

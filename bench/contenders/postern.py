@@ -50,7 +50,7 @@ case "$*" in
 esac
 exit 1
 """
-_QUEUES = "/var/spool/queue/mqueue /var/spool/queue/mqueue-client"
+_QUEUES = "/var/spool/queue/mqueue*"
 
 
 # What the first boot does once the archive is unpacked; the volume's device is there already.
@@ -84,7 +84,7 @@ def contender() -> Contender:
         queue="/var/spool/queue",
         files=lambda identity, volume: _files(host_files, identity, volume),
         set_up=_SET_UP,
-        mta_units=("sendmail.service", "sendmail-client.service"),
+        mta_units=("sendmail.service", "sendmail-client.service", "postern-pace.service"),
         signer_units=("opendkim.service",),
         queued=f"find {_QUEUES} -name 'qf*' | wc --lines",
         flush="sendmail -qR@",
