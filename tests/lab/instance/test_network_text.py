@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.instance.volumes import by_id_link
-from lab.network.nat_gateway import ruleset
+from lab.network.nat_gateway import load_balancer_ruleset, ruleset
 from lab.network.vpc_services import Interface, dnsmasq_configuration, private_name
 
 PRIVATE = IPv4Network("10.40.0.0/24")
@@ -36,6 +36,18 @@ def test_nothing_leaves_before_an_elastic_ip_is_deployed() -> None:
 def test_blocking_smtp_ends_connections_that_are_already_open() -> None:
     rules = ruleset(PRIVATE, ELASTIC_IP, smtp_blocked=True)
     assert rules.index("tcp dport 25 drop") < rules.index("ct state established,related accept")
+
+
+def test_from_a_peered_vpc_only_what_the_load_balancer_leads_on_reaches_a_host() -> None:
+    listener, host = (IPv4Address("10.40.0.126"), 587), (IPv4Address("10.40.0.70"), 587)
+    assert "ip daddr 10.40.0.126 tcp dport 587 dnat to 10.40.0.70:587\n" in load_balancer_ruleset(
+        {listener: host}
+    )
+    assert "dnat to" not in load_balancer_ruleset({})
+    rules = ruleset(PRIVATE, ELASTIC_IP, smtp_blocked=False).splitlines()
+    assert [rule.strip() for rule in rules if '"peer"' in rule] == [
+        'iifname "peer" oifname "vpc" ct status dnat accept'
+    ]
 
 
 def test_an_instance_is_leased_the_address_it_was_described_with() -> None:

@@ -101,6 +101,19 @@ def test_an_alias_record_is_refused_by_name() -> None:
         read_record_sets([alias])
 
 
+def test_an_alias_of_a_load_balancer_is_answered_with_its_addresses() -> None:
+    name = "hosts-1.elb.us-east-1.amazonaws.com"
+    alias = {
+        "Name": "in.example.com.",
+        "Type": "A",
+        "AliasTarget": {"DNSName": f"dualstack.{name}."},
+    }
+    (record,) = read_record_sets([alias], load_balancers={name: ["10.40.0.62", "10.40.0.94"]})
+    assert (record.type, record.values) == ("A", ("10.40.0.62", "10.40.0.94"))
+    with pytest.raises(ValueError, match="is an alias record"):
+        read_record_sets([alias], load_balancers={"other": ["10.40.0.62"]})
+
+
 def test_a_badly_quoted_value_does_not_become_a_zone() -> None:
     deployed = read_record_sets([record_set(DOMAIN, "TXT", '"' + "x" * 256 + '"')])
     with pytest.raises(dns.exception.DNSException):
