@@ -122,10 +122,6 @@ class MailHosts(cdk.Stack):
                 submission.load_balancer_name,
                 "What that name leads to",
             ),
-            "SubmissionEncryptionKey": (
-                submission.encryption_key_arn,
-                "The key of clients' passwords, which who reads one has to be allowed",
-            ),
             "SubmissionSecrets": (
                 ", ".join(f"{client}: {arn}" for client, arn in submission.secret_arns.items()),
                 "Where each client's user name and password are",

@@ -38,7 +38,7 @@ class Submission(Construct):
     the client's address: TLS and passwords are the hosts' matter.
 
     load_balancer_name, load_balancer_full_name, target_group_full_name: tokens.
-    encryption_key_arn, secret_arns: of the passwords, by client.
+    secret_arns: tokens, by client.
     host_settings: what the hosts need to know.
     """
 
@@ -107,7 +107,7 @@ class Submission(Construct):
             allow_export=True,
         )
         self._certificate_arn = certificate.certificate_arn
-        self.encryption_key_arn = encryption_key.key_arn
+        self._encryption_key_arn = encryption_key.key_arn
         self.secret_arns = {name: self._password(name) for name in clients.credentials}
         self.host_settings = user_data.ClientSettings(
             networks=_networks(clients),
@@ -128,7 +128,7 @@ class Submission(Construct):
             (
                 "DecryptPasswords",
                 "kms:Decrypt",
-                [self.encryption_key_arn],
+                [self._encryption_key_arn],
                 {
                     "kms:ViaService": via_secrets_manager(role),
                     "kms:EncryptionContext:SecretARN": secret_arns,
@@ -203,7 +203,7 @@ class Submission(Construct):
             self,
             f"Password-{name}",
             description=f"What {name} submits mail with at {self._settings.submission_name}",
-            kms_key_id=self.encryption_key_arn,
+            kms_key_id=self._encryption_key_arn,
             generate_secret_string=secretsmanager.CfnSecret.GenerateSecretStringProperty(
                 secret_string_template=json.dumps({"username": name}),
                 generate_string_key="password",

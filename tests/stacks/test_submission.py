@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from review.cost import Prices
 from stacks.environment import RFC_1918, RFC_6598, load
 from stacks.submission import _networks
 from tests.stacks.conftest import ROOT, Templates, only, resources, statements, synthesise_file
+from tests.stacks.test_templates import CFN_LINT
 
 CLIENTS = """[clients]
 cidrs = ["10.20.0.0/16", "10.30.0.0/24"]
@@ -36,8 +38,13 @@ def synthesised(folder: Path, table: str) -> Templates:
 
 
 @pytest.fixture(scope="module")
-def with_clients(tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    return synthesised(tmp_path_factory.mktemp("clients"), CLIENTS)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clients")
+
+
+@pytest.fixture(scope="module")
+def with_clients(folder: Path) -> Templates:
+    return synthesised(folder, CLIENTS)
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +268,32 @@ def test_a_host_admits_the_named_networks_or_every_private_one_for_a_group(tmp_p
         clients = load(path).clients
         assert clients is not None
         assert _networks(clients) == networks
+
+
+def test_a_linter_finds_nothing_in_it(folder: Path, hosts: dict[str, Any]) -> None:
+    assert hosts
+    (template,) = folder.glob("cdk.out/assembly-example/*MailHosts*.template.json")
+    lint = subprocess.run(
+        [CFN_LINT, "--ignore-checks", "W3005", "W3010", "--", template],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+
+
+def test_what_can_be_tagged_of_it_carries_the_environments_tags(
+    hosts: dict[str, Any], example: Templates
+) -> None:
+    new = hosts["Resources"].keys() - example["MailHosts"]["Resources"].keys()
+    rules = {"AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"}
+    untagged = {
+        resource["Type"]
+        for name in new
+        for resource in [hosts["Resources"][name]]
+        if {"Key": "project", "Value": "postern"} not in resource["Properties"].get("Tags", [])
+    }
+    assert untagged == {*rules, "AWS::Route53::RecordSet"}
 
 
 def test_a_host_that_takes_no_clients_is_told(with_clients: Templates, example: Templates) -> None:
