@@ -162,6 +162,7 @@ _FILES = (
     _File("queue_volume/move-deferred.timer", f"{_UNITS}/move-deferred.timer"),
     _File("queue_volume/prepare-queues", f"{_PROGRAMS}/prepare-queues", "0755"),
     _File("queue_volume/queue-volume.service", f"{_UNITS}/queue-volume.service"),
+    _File("queue_volume/return-deferred.service", f"{_UNITS}/return-deferred.service"),
     _File("queue_volume/var-spool-queue.mount", f"{_UNITS}/var-spool-queue.mount"),
     _File("report/postern-report", "/usr/local/sbin/postern-report", "0755"),
     _File("report/postern-report.service", f"{_UNITS}/postern-report.service"),

@@ -123,3 +123,21 @@ def test_a_message_of_the_same_name_is_never_overwritten(
     assert (volume / "mqueue/dfTWIN").read_text() == "body of TWIN"
     assert "TWIN" in capsys.readouterr().err
     assert "qfOLD" in names(volume)["mqueue-deferred"]
+
+
+def test_a_body_that_vanishes_while_it_is_looked_at_stops_nothing(
+    mover: Any, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job(volume, "OLD", tries=1)
+    (volume / "mqueue/dfGONE").write_text("delivered meanwhile")
+    real = Path.stat
+
+    def stat(self: Path, **options: bool) -> Any:
+        if self.name == "dfGONE":
+            self.unlink(missing_ok=True)
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    mover.main([])
+
+    assert names(volume)["mqueue-deferred"] == {"qfOLD", "dfOLD"}
