@@ -8,7 +8,7 @@ from lab.faults.trial import Fault, Trial
 from lab.internet.hindered_dns import DELAY_SECONDS
 
 _MOST_PROCESSES = 300
-"""200 sockets in use, 50 queue runners, the sessions of the clients (sendmail.mc)."""
+"""40 sockets in use, 200 queue runners, the sessions of the clients (sendmail.mc)."""
 
 
 def _port_25_blocked(trial: Trial) -> None:
