@@ -160,6 +160,10 @@ def test_a_burst_leaves_at_the_providers_rate_in_order(host: NewHost) -> None:
     one = host(provider={"connections": 1000, "messages_per_connection": 10})
     sent = [n for n in range(100) if one.ask(f"J{n:02}", "a@big.example") == "go"]
     assert sent == list(range(10))  # ten seconds' worth
+    # What is new does not take the place of who waits.
+    one.now += 5
+    assert one.ask("N0", "a@big.example") == "rate"
+    one.now -= 5
     for _ in range(60):
         for run in one.later(1):
             asked = [one.ask(job, "a@big.example") for job in run]
