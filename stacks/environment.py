@@ -523,6 +523,11 @@ class WarmUp(Settings):
         days = min(days, LONGEST_WARM_UP_DAYS + 1)
         return tuple(round(self.first_day * self.growth**day) for day in range(days))
 
+    @property
+    def as_host_setting(self) -> str:
+        """As a host's settings have it: "2026-12-01:200,300,450"."""
+        return f"{self.start.isoformat()}:{','.join(map(str, self.plan))}"
+
 
 class ElasticIp(Settings):
     """An address that exists already, whose reputation is worth keeping."""

@@ -17,7 +17,7 @@ from constructs import Construct
 import user_data
 from stacks.acknowledgement import acknowledge
 from stacks.dkim_keys import via_secrets_manager
-from stacks.environment import Environment, WarmUp
+from stacks.environment import Environment
 from stacks.submission import Submission
 
 # The host installs packages and tests itself before it signals.
@@ -72,7 +72,7 @@ class MailCell(Construct):
             signal_resource=group_id,
             architecture=settings.host.architecture,
             suppression_days=settings.suppressions.days,
-            warm_up=_warm_up(settings.warm_up),
+            warm_up=settings.warm_up.as_host_setting if settings.warm_up else None,
             extra_user_data=settings.host.read_extra_user_data(),
             clients=submission.host_settings if submission else None,
         )
@@ -179,13 +179,6 @@ def _encrypt_with_awss_own_key(construct: Construct, key_property: str) -> None:
     resource = construct.node.default_child
     assert isinstance(resource, cdk.CfnResource)
     resource.add_property_override(key_property, "alias/aws/ebs")
-
-
-def _warm_up(settings: WarmUp | None) -> str | None:
-    """As `user_data` takes it."""
-    if settings is None:
-        return None
-    return f"{settings.start.isoformat()}:{','.join(map(str, settings.plan))}"
 
 
 def _host_files(cell: Construct, archive: bytes) -> s3_assets.Asset:

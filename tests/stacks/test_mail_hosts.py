@@ -297,9 +297,14 @@ def test_user_data_is_far_within_ec2s_limit_with_the_longest_values(
     longest = synthesise(
         ('"mail.example.com"', f'"{"m" * 52}.example.com"'),
         ('"postmaster@example.com"', f'"{"p" * 64}@{".".join(["d" * 60] * 4)}.com"'),
+        (
+            "[tags]",
+            f"[warm_up]\nstart = 2026-12-01\nmessages_a_day = {[9_999_999] * 90}\n[tags]",
+        ),
     )
     for host in _launch_data(longest):
         _separator, parts = host["UserData"]["Fn::Base64"]["Fn::Join"]
+        assert any("WARM_UP=2026-12-01:9999999,9999999," in str(part) for part in parts)
         # An ARN, an id or a name that takes a token's place is shorter than 256 characters.
         size = sum(len(part.encode()) if isinstance(part, str) else 256 for part in parts)
         assert size <= MAX_USER_DATA_BYTES * 3 / 4

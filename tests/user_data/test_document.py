@@ -102,6 +102,13 @@ def test_the_archive_is_the_same_in_every_cell() -> None:
     assert user_data.archive(elsewhere) == user_data.archive(SETTINGS)
 
 
+def test_a_warm_up_plan_is_one_setting_more_and_changes_no_file() -> None:
+    planned = replace(SETTINGS, warm_up="2026-12-01:200,300")
+    with_plan, without = settings_of(document(planned)), settings_of(document())
+    assert with_plan == {**without, "WARM_UP": "2026-12-01:200,300"}
+    assert user_data.archive(planned) == user_data.archive(SETTINGS)
+
+
 def test_deploy_time_values_stay_readable_for_cloudformation() -> None:
     text = document(replace(SETTINGS, stack_id="${Token[TOKEN.123]}"))
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import user_data
+from stacks.environment import WarmUp
 from tests.user_data.program import program as load
 
 PROVIDERS = Path(user_data.__file__).parent / "pace/providers.toml"
@@ -232,6 +233,16 @@ def test_the_state_tells_where_the_plan_stands_and_is_taken_up_again(host: NewHo
     again.pace.restore(state, again.now)
     assert again.pace.state()["waiting"] == state["waiting"]
     assert again.later() == [("J2", "J3", "J4", "J5", "J6", "J7")]
+
+
+def test_a_plan_is_read_as_the_stacks_write_it(program: ModuleType) -> None:
+    written = WarmUp.model_validate(
+        {"start": FIRST_DAY, "first_day": 200, "growth": 1.5, "until": 500}
+    ).as_host_setting
+    assert written == "2026-12-01:200,300,450"
+    assert program.Plan.parse(written) == program.Plan(start=FIRST_DAY, messages=(200, 300, 450))
+    assert program.read_plan({"WARM_UP": written}) is not None
+    assert program.read_plan({}) is None
 
 
 def test_the_file_of_providers_is_as_it_has_to_be(program: ModuleType) -> None:
