@@ -206,10 +206,11 @@ def _cell_settings(document: str) -> dict[str, str]:
 
 
 def _common_files() -> Mapping[str, File]:
-    placeholders = {name.lower(): f"@{name}@" for name in PLACEHOLDERS}
     settings = user_data.HostSettings(
         region="",
+        sending_domain="@SENDING_DOMAIN@",
         postmaster="postmaster@example.com",
+        dkim_selector="@DKIM_SELECTOR@",
         dkim_secret_arn="",
         queue_volume_id="",
         queue_volume_gib=0,
@@ -218,7 +219,6 @@ def _common_files() -> Mapping[str, File]:
         signal_resource="",
         architecture="amd64",
         suppression_days=0,
-        **placeholders,
     )
     return unpacked(user_data.archive(settings))
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import dkim  # type: ignore[import-untyped]
+import dkim
 import dns.exception
 import dns.rcode
 import pytest
