@@ -184,6 +184,27 @@ def test_services_of_clients_may_not_gain_privileges() -> None:
     assert "LimitCORE=0" in fetch
 
 
+def test_the_load_balancer_sends_nobody_to_a_host_that_is_drained(tmp_path: Path) -> None:
+    mark = tmp_path / "closed"
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    script = WITH["/usr/local/lib/postern/submission-health"].content
+
+    def answer() -> str:
+        return subprocess.run(
+            ["bash", "-c", script.replace("/var/spool/queue/closed", str(mark))],
+            check=True,
+            input="GET / HTTP/1.1\r\n\r\n",
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        ).stdout.splitlines()[0]
+
+    assert answer() == "HTTP/1.1 200 OK"
+    mark.touch()
+    assert answer() == "HTTP/1.1 503 this zone is being drained"
+
+
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("REGION", "us-east-1")
