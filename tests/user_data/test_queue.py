@@ -81,6 +81,14 @@ def test_what_the_pace_held_is_one_group_for_each_destination(
     (group,) = answer(tool, capsys, "list")["groups"]
     assert (group["reason"], group["messages"]) == (words, 2)
 
+    for file in queue.glob("qf*"):
+        asked = f"{file.name[2:]}:mail:u@x.example"
+        old = next(line for line in file.read_bytes().split(b"\n") if line.startswith(b"M<"))
+        new = f"Mpace map: lookup ({asked}): deferred".encode()
+        file.write_bytes(file.read_bytes().replace(old, new))
+    (group,) = answer(tool, capsys, "list")["groups"]
+    assert (group["reason"], group["messages"]) == ("postern-pace does not answer", 2)
+
 
 def test_what_waits_is_grouped_by_destination_and_reason(
     tool: Any, queue: Path, volume: Path, capsys: pytest.CaptureFixture[str]
