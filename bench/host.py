@@ -64,6 +64,8 @@ class Contender:
     """systemd units whose CPU time is the MTA's and the signer's; all else there is the rest."""
     queued: str
     """The shell command that prints how many messages are in the queues."""
+    untried: str
+    """The shell command that prints how many of them were never tried."""
     flush: str
     """The shell command that tries everything in the queue now, as an operator would."""
     clear: str
@@ -150,6 +152,10 @@ class MailHost:
     def queued(self) -> int:
         """How many messages are in the queues."""
         return int(self.run(self.contender.queued) or 0)
+
+    def untried(self) -> int:
+        """How many messages in the queues were never tried."""
+        return int(self.run(self.contender.untried) or 0)
 
     def wait_until_empty(self, *, seconds: float) -> bool:
         """Whether the queues were empty within so many seconds."""

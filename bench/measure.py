@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,11 +209,15 @@ class Application:
         return line
 
 
-def wait_for(receiver: Receiver, messages: int) -> None:
-    """Return when so many came, or nothing new for a while."""
+def wait_for(
+    receiver: Receiver, messages: int, *, stalled: Callable[[], None] | None = None
+) -> None:
+    """Return when so many came, or nothing new for a while; `stalled` is called every 5 s of it."""
     seen, since = 0, time.monotonic()
     while (report := receiver.wait(5.0))["distinct"] < messages:
         if report["distinct"] > seen:
             seen, since = report["distinct"], time.monotonic()
         elif time.monotonic() - since > _STALLED:
             return
+        elif stalled is not None:
+            stalled()

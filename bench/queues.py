@@ -85,7 +85,8 @@ def queue(host: MailHost, receiver: Receiver, identity: Identity, *, messages: i
         receiver.open()
     begun = time.monotonic()
     host.flush()
-    wait_for(receiver, messages)
+    # What is just being tried is left out of a flush, so who sees nothing come does it again.
+    wait_for(receiver, messages, stalled=host.flush)
     emptied = host.wait_until_empty(seconds=30)
     counted = receiver.report()
     if not emptied:
@@ -101,8 +102,10 @@ def queue(host: MailHost, receiver: Receiver, identity: Identity, *, messages: i
 
 
 def _settle(host: MailHost) -> None:
-    """Return when the host does no more than now and then, so each message was tried."""
+    """Return when each message was tried and the host does no more than now and then."""
     deadline = time.monotonic() + _SETTLE_SECONDS
+    while host.untried() and time.monotonic() < deadline:
+        time.sleep(_QUIET_SECONDS)
     while time.monotonic() < deadline:
         before = sum(host.cpu_seconds().values())
         time.sleep(_QUIET_SECONDS)

@@ -87,6 +87,8 @@ def contender() -> Contender:
         mta_units=("sendmail.service", "sendmail-client.service", "postern-pace.service"),
         signer_units=("opendkim.service",),
         queued=f"find {_QUEUES} -name 'qf*' | wc --lines",
+        untried=f"grep --recursive --files-with-matches --include='qf*' ^N0 {_QUEUES} | wc --lines"
+        " || true",
         flush="sendmail -qR@",
         clear=f"""
             systemctl stop sendmail sendmail-client

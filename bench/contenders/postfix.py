@@ -98,6 +98,7 @@ def contender(*, tuned: bool) -> Contender:
         mta_units=("postfix.service", "postfix@-.service"),
         signer_units=("opendkim.service",),
         queued=f"find {_SPOOL}/{{maildrop,incoming,active,deferred}} -type f | wc --lines",
+        untried=f"find {_SPOOL}/{{maildrop,incoming,active}} -type f | wc --lines",
         flush="postqueue -f",
         clear="postsuper -d ALL >/dev/null",
         configuration=changed,
