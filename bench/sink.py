@@ -101,7 +101,6 @@ class Session(asyncio.Protocol):
         self._searched = 0  # so far there is no end of data in the buffer
         # What is to be done and when, in order: no reply overtakes another.
         self._pending: deque[tuple[float, Callable[[], None]]] = deque()
-        self._last_due = 0.0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -180,17 +179,16 @@ class Session(asyncio.Protocol):
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._last_due = max(self._last_due, now + seconds)
+        due = loop.time() + seconds
         if not self._pending:
-            if self._last_due <= now:
+            if not seconds:
                 action()
                 return
-            loop.call_at(self._last_due, self._act)
-        self._pending.append((self._last_due, action))
+            loop.call_at(due, self._act)
+        self._pending.append((due, action))
 
     def _act(self) -> None:
-        """Do what is due, which is the first of what is pending at least."""
+        """Do what is due: the first of what is pending, and what follows it and is due by then."""
         loop = asyncio.get_running_loop()
         due = self._pending[0][0]
         while self._pending and self._pending[0][0] <= due:
