@@ -293,7 +293,10 @@ def service(
         program_of_sendmails.write_text(f'#!/bin/sh\necho "$@" >>{runs}\n')
         program_of_sendmails.chmod(0o755)
         of_it = program.Service(
-            host(**changes).pace, state=tmp_path, sendmail=(str(program_of_sendmails),)
+            host(**changes).pace,
+            state=tmp_path,
+            queue=tmp_path,
+            sendmail=(str(program_of_sendmails),),
         )
         of_it.restore()
 
@@ -363,12 +366,18 @@ def test_a_damaged_state_is_begun_anew(
 def test_a_restart_with_a_raised_plan_has_what_waited_tried_at_once(
     service: Callable[..., Any], tmp_path: Path
 ) -> None:
-    state = {"waiting": [["J7 0123456789abcdef", None, "warm-up"]]}
+    """In both queues, one run each; what is in neither is not asked for."""
+    jobs = {"J7": "mqueue", "J8": "mqueue-deferred"}
+    for job, directory in jobs.items():
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / f"qf{job}").touch()
+    state = {"waiting": [[f"{job} 0123456789abcdef", None, "warm-up"] for job in (*jobs, "J9")]}
     (tmp_path / "state.json").write_text(json.dumps(state))
 
     def talk() -> None:
         deadline = time.monotonic() + 10
-        while not (tmp_path / "runs").exists() and time.monotonic() < deadline:
+        runs = tmp_path / "runs"
+        while time.monotonic() < deadline and not (runs.exists() and "J8" in runs.read_text()):
             time.sleep(0.05)
 
-    assert service(talk, messages=(5,))[1] == ["-qIJ7"]
+    assert service(talk, messages=(5,))[1] == ["-qGmqueue -qIJ7", "-qGdeferred -qIJ8"]
