@@ -60,6 +60,31 @@ def test_the_readme_and_the_price_file_agree() -> None:
         assert round(sum(lines[what] for what in group), 2) == told, begins
 
 
+def test_the_capacity_page_and_the_price_file_agree() -> None:
+    prices = Prices()
+    fixed = prices.cost(one_zone()).total
+    page = (ROOT / "docs/capacity.md").read_text("utf-8")
+    further, variable = map(
+        Decimal, re.findall(r"(\d+\.\d\d) for each further zone, and (\d+\.\d\d)\n", page)[0]
+    )
+    assert variable == Decimal("6.75") + Decimal("1.20")  # the README's
+    by_the_hour = sum(
+        line.unit or Decimal()
+        for line in prices.cost(one_zone()).lines
+        if line.what in ("AWS::EC2::NatGateway", "public IPv4 address", "t3.small host")
+    )
+    gibibytes = 8 + 20
+    assert further == round(by_the_hour + gibibytes * Decimal("0.08") + 2 * Decimal("0.10"), 2)
+    rows = re.findall(r"^\| ([\d,]+) \| .*? \| (\d) \| (\d+) \| ([\d.]+) \| 100 \|$", page, re.M)
+    assert len(rows) == 5
+    for messages, zones, told, told_for_a_million in rows:
+        millions = Decimal(messages.replace(",", "")) / 1_000_000
+        usd = fixed + (int(zones) - 1) * further + millions * variable
+        assert round(usd) == int(told)
+        digits = len(told_for_a_million.partition(".")[2])
+        assert round(usd / millions, digits) == Decimal(told_for_a_million)
+
+
 @pytest.mark.parametrize(
     "unit", ["", *sorted(path.stem for path in (ROOT / "environments").glob("*.toml"))]
 )
