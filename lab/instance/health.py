@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 from lab.network.namespace import entered
 
-_SECONDS = 1
+_SECONDS = 3
 
 
 def is_well(namespace: str, address: IPv4Address, port: int, path: str) -> bool:

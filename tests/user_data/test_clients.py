@@ -115,6 +115,10 @@ def test_each_address_has_its_limits() -> None:
     assert "ClientConn:\t7" in lines
     for feature in ("ratecontrol", "conncontrol"):
         assert f"FEATURE(`{feature}', `', `terminate')dnl" in WITH["/etc/mail/clients.mc"].content
+    # sendmail asks for them after it let those pass who may relay: so they are asked for before.
+    own = WITH["/etc/mail/clients.mc"].content.partition("SLocal_check_relay")[2]
+    for ruleset in ("RateControl", "ConnControl"):
+        assert f'$>"{ruleset}" dummy' in own.partition("Scheck_data")[0]
 
 
 def test_the_listener_of_clients_asks_for_a_password_after_starttls_only() -> None:
