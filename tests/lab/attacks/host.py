@@ -21,7 +21,7 @@ OWN = f"hello@{DOMAIN}"
 # process leaves others, of messages that it never accepted.)
 _AT_WORK = """
 find /var/spool/queue/mqueue-client -type f -name 'qf*'
-pgrep --euid smmta | grep --invert-match --line-regexp \
+pgrep --euid smmta sendmail | grep --invert-match --line-regexp \
     "$(systemctl show --property=MainPID --value sendmail)"
 find /var/spool/queue/mqueue /var/spool/queue/mqueue-deferred -type f -name 'qf*'
 """
