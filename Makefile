@@ -54,7 +54,7 @@ bench: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packa
 test: lint .venv-cloud/.installed node_modules/.installed lab-packages ## Everything, the lab included (root on Debian 12 or 13)
 	@postern lab fit
 	pytest -m 'not lab' --numprocesses auto --dist loadfile
-	pytest -m lab --numprocesses 2 --dist loadfile --maxfail 10
+	pytest -m lab --numprocesses 2 --dist loadfile --no-loadscope-reorder --maxfail 10
 
 .PHONY: check
 check: lint node_modules/.installed ## What needs no root: settings, stacks, snapshots, cdk-nag, handlers, linters (about a minute)
