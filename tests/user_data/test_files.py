@@ -164,6 +164,11 @@ def test_both_queues_are_on_the_queue_volume_only(configured: dict[str, str]) ->
         assert f"AssertPathIsMountPoint={mount}\n" in configured[f"/etc/systemd/system/{unit}"]
 
 
+def test_load_is_no_reason_to_let_mail_wait(configured: dict[str, str]) -> None:
+    for file in ("/etc/mail/sendmail.mc", "/etc/mail/submit.mc"):
+        assert "define(`confQUEUE_LA', `1000')dnl" in configured[file]
+
+
 def test_the_network_does_not_start_without_the_packet_filter(configured: dict[str, str]) -> None:
     network = configured["/etc/systemd/system/systemd-networkd.service.d/postern.conf"]
 
