@@ -270,6 +270,7 @@ def test_a_host_admits_the_named_networks_or_every_private_one_for_a_group(tmp_p
         assert _networks(clients) == networks
 
 
+@pytest.mark.slow
 def test_a_linter_finds_nothing_in_it(folder: Path, hosts: dict[str, Any]) -> None:
     assert hosts
     (template,) = folder.glob("cdk.out/assembly-example/*MailHosts*.template.json")
