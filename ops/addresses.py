@@ -13,7 +13,7 @@ import typer
 
 from ops.command_lines import cdk_deploy, make_shrink, postern
 from ops.deployment import CannotTell, Deployment, NotDeployed, Stack
-from ops.options import EnvironmentName, Json, console, told_errors
+from ops.options import EnvironmentName, Json, console, lists_by_default, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
 
 # What stacks/sending_address.py puts on each new address.
@@ -350,23 +350,6 @@ def _date(moment: datetime) -> str:
 # The commands
 
 
-@app.callback()
-def addresses(
-    context: typer.Context,
-    name: Annotated[
-        str | None, typer.Option("--environment", "-e", help="As for `list`, which is the default")
-    ] = None,
-    as_json_: Json = False,
-) -> None:
-    if context.invoked_subcommand is not None:
-        if name is not None or as_json_:
-            raise typer.BadParameter(f"write options after {context.invoked_subcommand}")
-        return
-    if name is None:
-        raise typer.BadParameter("name one", param_hint="--environment")
-    list_(name, as_json_)
-
-
 @app.command("list")
 def list_(name: EnvironmentName, as_json_: Json = False) -> None:
     """List them: reverse DNS, age, what holds each, and which are left over."""
@@ -379,6 +362,9 @@ def list_(name: EnvironmentName, as_json_: Json = False) -> None:
     else:
         show(found, console)
     raise typer.Exit(EXIT_STATUS[overall(found)])
+
+
+lists_by_default(app, list_)
 
 
 @app.command("release")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -40,3 +40,24 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted.")
         raise typer.Exit(130) from None
+
+
+def lists_by_default(app: typer.Typer, list_: Callable[[str, bool], None]) -> None:
+    """Let a group of commands list when none of them is named: its `list`, with its options."""
+
+    @app.callback()
+    def group(
+        context: typer.Context,
+        name: Annotated[
+            str | None,
+            typer.Option("--environment", "-e", help="As for `list`, which is the default"),
+        ] = None,
+        as_json_: Json = False,
+    ) -> None:
+        if context.invoked_subcommand is not None:
+            if name is not None or as_json_:
+                raise typer.BadParameter(f"write options after {context.invoked_subcommand}")
+            return
+        if name is None:
+            raise typer.BadParameter("name one", param_hint="--environment")
+        list_(name, as_json_)

@@ -21,7 +21,7 @@ from ops import queue, run_command
 from ops.command_lines import postern
 from ops.deployment import CannotTell, Deployment, MailHost, NotDeployed
 from ops.on_hosts import Answers, chosen
-from ops.options import EnvironmentName, Json, console, told_errors
+from ops.options import EnvironmentName, Json, console, lists_by_default, told_errors
 from ops.verdicts import EXIT_STATUS, Finding, Verdict, as_json, overall, show
 
 SUBMISSION: Final = "/usr/local/sbin/postern-submission"
@@ -306,23 +306,6 @@ def _deployed_zones(deployment: Deployment) -> list[str]:
 # The commands
 
 
-@app.callback()
-def zones(
-    context: typer.Context,
-    name: Annotated[
-        str | None, typer.Option("--environment", "-e", help="As for `list`, which is the default")
-    ] = None,
-    as_json_: Json = False,
-) -> None:
-    if context.invoked_subcommand is not None:
-        if name is not None or as_json_:
-            raise typer.BadParameter(f"write options after {context.invoked_subcommand}")
-        return
-    if name is None:
-        raise typer.BadParameter("name one", param_hint="--environment")
-    list_(name, as_json_)
-
-
 @app.command("list")
 def list_(name: EnvironmentName, as_json_: Json = False) -> None:
     """Show each zone's host and queue, and the queue volumes that no host has."""
@@ -330,6 +313,9 @@ def list_(name: EnvironmentName, as_json_: Json = False) -> None:
         deployment = Deployment.load(name)
         found = [*zone_findings(deployment), *left_over_findings(deployment)]
     _end(found, as_json_)
+
+
+lists_by_default(app, list_)
 
 
 @app.command()
