@@ -2,8 +2,9 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from lab.steps import Steps
 
 RECIPIENTS = ("someone@example.net", "someone@example.org")
 NO_ANSWER = 124  # timeout(1) ended it
+HOSTS_STACK = "postern-lab-MailHosts"
 
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -66,24 +68,39 @@ def refusal(empty_lab: Lab) -> str:
     return str(failure.value)
 
 
-@pytest.fixture(scope="session")
-def answer_after_deployment(empty_lab: Lab, refusal: str) -> int:
-    """What the new host gets at a receiver: it was deployed with port 25 blocked.
+@dataclass(frozen=True, kw_only=True)
+class FirstDeployment:
+    """What was seen right after it; the lab's tests deploy again."""
 
-    So it is on a new account. From here on port 25 is open.
-    """
+    host: str
+    signals: Sequence[str]
+    last_event: str
+    """The status of the hosts' stack."""
+    answer: int
+    """What the new host got at a receiver, with port 25 blocked."""
+
+
+@pytest.fixture(scope="session")
+def first_deployment(empty_lab: Lab, refusal: str) -> FirstDeployment:
+    """With port 25 blocked, as it is on a new account. From here on it is open."""
     assert refusal
     empty_lab.block_smtp(blocked=True)
     empty_lab.deploy()
-    status = connect_to_a_receiver(empty_lab)
+    (host,) = empty_lab.instance_ids
+    seen = FirstDeployment(
+        host=host,
+        signals=empty_lab.signals(),
+        last_event=empty_lab.cloud.stack_events(HOSTS_STACK)[-1].status,
+        answer=connect_to_a_receiver(empty_lab),
+    )
     empty_lab.block_smtp(blocked=False)
-    return status
+    return seen
 
 
 @pytest.fixture(scope="session")
 def lab(
     empty_lab: Lab,
-    answer_after_deployment: int,  # noqa: ARG001 - it deploys
+    first_deployment: FirstDeployment,  # noqa: ARG001 - it deploys
 ) -> Lab:
     """The lab, deployed with port 25 blocked as on a new account, and then opened."""
     return empty_lab

@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 
 from lab.lab import Lab
-from tests.lab.conftest import NO_ANSWER, connect_to_a_receiver
+from tests.lab.conftest import NO_ANSWER, FirstDeployment, connect_to_a_receiver
 from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.lab
-
-STACK = "postern-lab-MailHosts"
 
 
 def test_a_key_that_dns_does_not_confirm_rolls_the_deployment_back_and_says_why(
@@ -20,17 +18,20 @@ def test_a_key_that_dns_does_not_confirm_rolls_the_deployment_back_and_says_why(
     assert "dkim-key-differs-from-dns" in refusal
 
 
-def test_the_deployment_turned_green_by_the_hosts_own_signal(lab: Lab) -> None:
-    assert lab.signals() == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
-    assert lab.cloud.stack_events(STACK)[-1].status == "CREATE_COMPLETE"
+def test_the_deployment_turned_green_by_the_hosts_own_signal(
+    first_deployment: FirstDeployment,
+) -> None:
+    signal = f"Received SUCCESS signal with UniqueId {first_deployment.host}"
+    assert first_deployment.signals == [signal]
+    assert first_deployment.last_event == "CREATE_COMPLETE"
 
 
 def test_a_blocked_port_25_does_not_fail_the_deployment(
-    lab: Lab, answer_after_deployment: int
+    lab: Lab, first_deployment: FirstDeployment
 ) -> None:
-    assert answer_after_deployment == NO_ANSWER
+    assert first_deployment.answer == NO_ANSWER
+    assert first_deployment.last_event == "CREATE_COMPLETE"
     eventually(lambda: connect_to_a_receiver(lab) == 0)  # as it would have been, unblocked
-    assert lab.signals() == [f"Received SUCCESS signal with UniqueId {lab.instance_ids[0]}"]
 
 
 def test_the_private_key_reaches_the_host_and_nothing_else(lab: Lab) -> None:
