@@ -38,12 +38,13 @@ rollback: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-pa
 faults: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Harm host, volume, network, receivers and AWS under a stream of mail, and account for every message
 	postern lab faults --report docs/reliability-figures.md
 
-# A bench: make bench RUNS=5 WORKLOADS=many-50ms,big-50ms QUEUES=1000 CONTENDERS=postern,postfix-tuned
+# A bench: make bench RUNS=5 WORKLOADS=many-50ms,big-50ms QUEUES=1000 CONTENDERS=postern,postfix-tuned ADD=--add
 RUNS ?= 5
 WORKLOADS ?=
 QUEUES ?=
 CONTENDERS ?=
-BENCH_OPTIONS = --runs $(RUNS) $(addprefix --workloads ,$(WORKLOADS)) $(addprefix --queues ,$(QUEUES)) \
+ADD ?=
+BENCH_OPTIONS = --runs $(RUNS) $(ADD) $(addprefix --workloads ,$(WORKLOADS)) $(addprefix --queues ,$(QUEUES)) \
     $(addprefix --contenders ,$(CONTENDERS))
 .PHONY: bench
 bench: .venv/.installed .venv-cloud/.installed node_modules/.installed lab-packages ## Delivered messages per second beside Postfix and Exim, into docs/performance/ (on a quiet machine)

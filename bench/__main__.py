@@ -56,6 +56,9 @@ def bench(
     bounds: Annotated[
         bool, typer.Option(help="Measure signatures and writes to the disk by themselves.")
     ] = True,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep results.json's other workloads and queues.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = FOLDER,
     only_report: Annotated[
         bool, typer.Option("--only-report", help="Measure nothing: write results.json's account.")
@@ -72,6 +75,7 @@ def bench(
             queue_runs=1 if quick else queue_runs,
             scale=_QUICK_SCALE if quick else scale,
             bounds=bounds,
+            add=add,
             json=folder / RESULTS,
         )
         if status := _run(options):

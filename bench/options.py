@@ -21,6 +21,8 @@ class Options:
     queue_runs: int
     bounds: bool
     """Whether signatures and writes to the disk are measured by themselves."""
+    add: bool
+    """Whether what `json` has of other workloads and queues stays."""
     scale: float
     """Share of each workload's messages that is sent."""
     json: Path

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bench import plots
 from bench.results import DEFAULT, REFERENCE, Measured, MeasuredQueue, Results
+from bench.workloads import WORKLOADS
 
 BEGIN = "<!-- Written by `make bench` from results.json; changes here are lost. -->"
 END = "<!-- The end of what `make bench` writes. -->"
@@ -38,14 +39,13 @@ def markdown(results: Results) -> str:
     about = results.about
     lines = [
         f"{about.get('date', _UNKNOWN)}, {about.get('processors', _UNKNOWN)} processors "
-        f"({about.get('processor', 'unknown')}), {about.get('runs', _UNKNOWN)} alternating runs, "
-        f"medians. Contenders: "
+        f"({about.get('processor', 'unknown')}), medians of alternating runs. Contenders: "
         + "; ".join(f"`{name}`, {entry['title']}" for name, entry in results.contenders.items())
         + ".",
         "",
     ]
-    if about.get("scale", 1) != 1:
-        lines += [f"**A trial run with {about['scale']:g} of each workload's messages.**", ""]
+    if any(m.workload != WORKLOADS[m.workload.name] for m in results.workloads.values()):
+        lines += ["**A trial, with other numbers of messages than the workloads have.**", ""]
     for title, columns, rows in _tables(results):
         lines += [f"### {title}", ""]
         if title in _PLOTS:
@@ -89,7 +89,7 @@ def _tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
             _RATES,
             (
                 *("workload", "contender", "per second", "least", "most"),
-                *("to tuned Postfix", "to the better Postfix", "runs not exact"),
+                *("to tuned Postfix", "to the better Postfix", "exact runs"),
             ),
             [row for measured in streams for row in _rates(measured)],
         )
@@ -129,7 +129,7 @@ def _rates(measured: Measured) -> Iterator[Row]:
             _number(max(exact, default=None)),
             _number(measured.ratio(name), 2),
             _number(to_the_better_postfix(measured, name), 2),
-            str(measured.inexact(name)),
+            f"{measured.exact(name)} of {len(measured.of(name))}",
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from bench.measure import Sample
 from bench.queues import QueueSample
-from bench.workloads import Workload
+from bench.workloads import WORKLOADS, Workload
 
 REFERENCE = "postfix-tuned"
 """The contender that the others are compared with."""
@@ -53,9 +53,9 @@ class Measured:
         """How many times as fast as `to`, by medians."""
         return _ratio(self.per_second(contender), self.per_second(to))
 
-    def inexact(self, contender: str) -> int:
-        """How many samples had a message missing, twice, strange or unsigned."""
-        return sum(not sample.exact for sample in self.of(contender))
+    def exact(self, contender: str) -> int:
+        """How many samples had every message once, signed, and no other."""
+        return sum(sample.exact for sample in self.of(contender))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Results:
     """Everything that was measured so far."""
 
     about: dict[str, Any] = field(default_factory=dict)
-    """Of the machine and the run: `processors`, `runs`, `date` and others, for the reader."""
+    """The `date`, and the machine's `processors` (how many) and `processor` (its name)."""
     contenders: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Contender to its `title` and its `configuration` (setting to reason)."""
     bounds: dict[str, float] = field(default_factory=dict)
@@ -106,6 +106,29 @@ class Results:
             sample.messages, MeasuredQueue(messages=sample.messages)
         ).samples.append(sample)
 
+    def keep(
+        self, earlier: Results, *, but_workloads: Collection[str], but_queues: Collection[int]
+    ) -> None:
+        """Take over what an earlier bench found, but for what is measured anew.
+
+        Raises:
+            ValueError: that was on another machine.
+        """
+        for one in ("processors", "processor"):
+            here, there = self.about[one], earlier.about[one]
+            if here != there:
+                raise ValueError(f"of another machine: {one} {there}, and here {here}")
+        self.contenders = earlier.contenders
+        self.bounds = earlier.bounds
+        self.workloads = {
+            name: measured
+            for name, measured in earlier.workloads.items()
+            if name not in but_workloads
+        }
+        self.queues = {
+            length: queue for length, queue in earlier.queues.items() if length not in but_queues
+        }
+
     def write(self, file: Path) -> None:
         """Keep it as JSON, for `read`."""
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -118,14 +141,14 @@ class Results:
                     **asdict(measured.workload),
                     "samples": [sample.to_json() for sample in measured.samples],
                 }
-                for measured in self.workloads.values()
+                for measured in sorted(self.workloads.values(), key=_place)
             ],
             "queues": [
                 {
                     "messages": queue.messages,
                     "samples": [sample.to_json() for sample in queue.samples],
                 }
-                for queue in self.queues.values()
+                for _, queue in sorted(self.queues.items())
             ],
         }
         file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -144,6 +167,10 @@ class Results:
             for sample in map(QueueSample.from_json, _popped(entry)):
                 results.add_queue(sample)
         return results
+
+
+def _place(measured: Measured) -> int:
+    return list(WORKLOADS).index(measured.workload.name)
 
 
 def _popped(entry: dict[str, Any]) -> list[Mapping[str, Any]]:

@@ -81,13 +81,13 @@ class Bench:
 
     def run(self) -> None:
         """Start it all, measure, and write what was found after each workload."""
+        results = self._results_so_far()
         self._stack.enter_context(only_bench(self._places))
         self._start()
-        bounds = {}
+        results.contenders |= self._described()
         if self._options.bounds:
             with self._steps.step("Bounds: signatures, fsync"):
-                bounds = measure_bounds(self._hosts[0])
-        results = Results(about=self._about(), contenders=self._described(), bounds=bounds)
+                results.bounds = measure_bounds(self._hosts[0])
         for workload in self._options.workloads:
             for number, host in self._turns(self._options.runs):
                 title = f"{workload.title}: {host.contender.name}, run {number}"
@@ -105,6 +105,25 @@ class Bench:
                 results.add_queue(found)
             results.write(self._options.json)
 
+    def _results_so_far(self) -> Results:
+        """What this bench adds to.
+
+        Raises:
+            LabError: that is of another machine.
+        """
+        options = self._options
+        results = Results(about=_about())
+        if options.add and options.json.exists():
+            try:
+                results.keep(
+                    Results.read(options.json),
+                    but_workloads=options.workload_names,
+                    but_queues=options.queues,
+                )
+            except ValueError as error:
+                raise LabError(f"--add: the figures of {options.json} are {error}.") from error
+        return results
+
     def _turns(self, runs: int) -> Iterator[tuple[int, MailHost]]:
         """Number of the run, from 1, and whose turn it is.
 
@@ -114,17 +133,6 @@ class Bench:
             first = number % len(self._hosts)
             for host in self._hosts[first:] + self._hosts[:first]:
                 yield number + 1, host
-
-    def _about(self) -> dict[str, Any]:
-        options = self._options
-        return {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "processors": os.cpu_count(),
-            "processor": _processor(),
-            "runs": options.runs,
-            "queue_runs": options.queue_runs,
-            "scale": options.scale,
-        }
 
     def _described(self) -> dict[str, dict[str, Any]]:
         def filled_in(setting: str) -> str:
@@ -224,6 +232,14 @@ def only_bench(places: Places) -> Iterator[None]:
         # Ours alone, in this process's own mount namespace: the machine sees no name of them.
         subprocess.run(["mount", "-t", "tmpfs", "netns", str(NETWORK_NAMESPACES)], check=True)
         yield
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "processors": os.cpu_count(),
+        "processor": _processor(),
+    }
 
 
 def _processor() -> str:

@@ -18,6 +18,7 @@ def options(*, scale: float) -> Options:
         runs=5,
         queue_runs=1,
         bounds=True,
+        add=False,
         scale=scale,
         json=Path("results.json"),
     )
