@@ -113,7 +113,8 @@ def test_a_report_has_a_value_for_every_alarm_on_the_host(lab: Lab) -> None:
 
 
 def test_the_nat_gateways_alarm_looks_at_the_one_that_is_deployed(lab: Lab) -> None:
-    (gateway,) = lab.cloud.client("ec2").describe_nat_gateways()["NatGateways"]
+    gateways = lab.cloud.client("ec2").describe_nat_gateways()["NatGateways"]
+    (gateway,) = (one for one in gateways if one["State"] == "available")
     (zone,) = lab.environment.availability_zones
     assert _alarms(lab)[f"nat-ports-{zone}"]["Dimensions"] == [
         {"Name": "NatGatewayId", "Value": gateway["NatGatewayId"]}
