@@ -101,11 +101,17 @@ def deployed(lab: Lab) -> Deployed:
         )["ResourceRecordSets"]
         if "ResourceRecords" in record
     }
+    queue_volumes = {
+        attachment["InstanceId"]: volume["VolumeId"]
+        for volume in ec2.describe_volumes()["Volumes"]
+        if has_a_cell(volume)
+        for attachment in volume["Attachments"]
+    }
     name = f"{lab.environment.sending_domain}."
     (spf,) = records[name, "TXT"]
     return Deployed(
         hosts=hosts,
-        volumes={zone: lab.queue_volume(zone).volume_id for zone in hosts},
+        volumes={zone: queue_volumes[host] for zone, host in hosts.items()},
         reverse_dns={
             address["PublicIp"]: address["PtrRecord"]
             for address in ec2.describe_addresses_attribute(Attribute="domain-name")["Addresses"]
@@ -113,6 +119,11 @@ def deployed(lab: Lab) -> Deployed:
         a_record=frozenset(records[name, "A"]),
         spf=spf,
     )
+
+
+def has_a_cell(volume: Mapping[str, Any]) -> bool:
+    """Whether it is a queue volume, in use or left behind."""
+    return any(tag["Key"] == CELL_TAG for tag in volume.get("Tags", []))
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +148,7 @@ def story(lab: Lab) -> Iterator[Story]:
             lab.deploy()
         ec2 = lab.cloud.client("ec2")
         for volume in ec2.describe_volumes()["Volumes"]:
-            if volume["State"] == "available" and any(
-                tag["Key"] == CELL_TAG for tag in volume.get("Tags", [])
-            ):
+            if volume["State"] == "available" and has_a_cell(volume):
                 ec2.delete_volume(VolumeId=volume["VolumeId"])
 
 
