@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from itertools import count
+from typing import Any
 
 from bench.names import recipient_domain
 
@@ -58,6 +59,9 @@ class Account:
     unanswered: int = 0
     """Messages whose fate is not known: they are sent again, and may come twice."""
     given_up: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
 def message(settings: Settings, number: int) -> bytes:
@@ -225,7 +229,12 @@ def main() -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(
-            {**asdict(account), "begin": begin, "end": end, "cpu": usage.ru_utime + usage.ru_stime}
+            {
+                **account.to_json(),
+                "begin": begin,
+                "end": end,
+                "cpu": usage.ru_utime + usage.ru_stime,
+            }
         ),
         flush=True,
     )

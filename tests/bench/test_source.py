@@ -1,6 +1,7 @@
 """The application sends every message, once as far as it can know."""
 
 import email
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -101,6 +102,7 @@ def test_what_is_refused_for_the_moment_is_sent_again() -> None:
         account = send_all(settings(port=port))
     assert account.accepted == len(got) == 10
     assert dict(account.refused) == {"451 later": 1, "452 full": 1}
+    assert json.loads(json.dumps(account.to_json()))["refused"] == account.refused
     assert account.unanswered == 0
 
 
