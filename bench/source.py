@@ -77,8 +77,10 @@ def message(settings: Settings, number: int) -> bytes:
         "\r\n"
     ).encode()
     left = settings.octets - len(head)
-    body = _LINE * (left // len(_LINE) + 1)
-    return head + body[: left - 2] + b"\r\n"
+    body = (_LINE * (left // len(_LINE) + 1))[: left - 2]
+    if body.endswith(b"\r"):  # cut in mid-CRLF: sendmail refuses a bare CR
+        body = body[:-1] + b"."
+    return head + body + b"\r\n"
 
 
 class Refused(Exception):

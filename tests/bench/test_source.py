@@ -25,6 +25,13 @@ def settings(**changes: object) -> Settings:
     return Settings(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def test_every_line_ends_with_crlf_however_long_the_header_is() -> None:
+    for octets in range(10240, 10340):
+        text = message(settings(octets=octets), 7)
+        assert len(text) == octets
+        assert text.count(b"\r") == text.count(b"\n") == text.count(b"\r\n")
+
+
 @pytest.mark.parametrize("octets", [10240, 51200])
 def test_a_message_has_the_size_that_was_asked_for(octets: int) -> None:
     text = message(settings(octets=octets), 7)
