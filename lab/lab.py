@@ -404,8 +404,8 @@ class Lab:
         finally:
             self._ask("hold_launches", held=False)
 
-    def queue_volume(self, zone: str = "") -> QueueVolume:
-        """The queue volume of a zone's cell, of the only one if not named, deployed.
+    def queue_volume(self) -> QueueVolume:
+        """The deployed stack's only queue volume.
 
         To change what is on it, `hold_launches`, then `crash_host` or terminate the instance, then
         call this, which returns when nothing writes to the image any more.
@@ -413,13 +413,8 @@ class Lab:
         resources = self.cloud.client("cloudformation").describe_stack_resources(
             StackName=f"postern-{self.environment.name}-MailHosts"
         )["StackResources"]
-        ids = [
-            r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::EC2::Volume"
-        ]
         volumes = [
-            volume["VolumeId"]
-            for volume in self.cloud.client("ec2").describe_volumes(VolumeIds=ids)["Volumes"]
-            if zone in ("", volume["AvailabilityZone"])
+            r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::EC2::Volume"
         ]
         if len(volumes) != 1:
             raise LabError(f"The deployed stack has {len(volumes)} queue volumes instead of one.")
