@@ -18,11 +18,14 @@ def test_a_key_that_dns_does_not_confirm_rolls_the_deployment_back_and_says_why(
     assert "dkim-key-differs-from-dns" in refusal
 
 
+def success(deployment: FirstDeployment) -> str:
+    return f"Received SUCCESS signal with UniqueId {deployment.host}"
+
+
 def test_the_deployment_turned_green_by_the_hosts_own_signal(
     first_deployment: FirstDeployment,
 ) -> None:
-    signal = f"Received SUCCESS signal with UniqueId {first_deployment.host}"
-    assert first_deployment.signals == [signal]
+    assert first_deployment.signals == [success(first_deployment)]
     assert first_deployment.last_event == "CREATE_COMPLETE"
 
 
@@ -30,8 +33,8 @@ def test_a_blocked_port_25_does_not_fail_the_deployment(
     lab: Lab, first_deployment: FirstDeployment
 ) -> None:
     assert first_deployment.answer == NO_ANSWER
-    assert first_deployment.last_event == "CREATE_COMPLETE"
     eventually(lambda: connect_to_a_receiver(lab) == 0)  # as it would have been, unblocked
+    assert first_deployment.signals == [success(first_deployment)]
 
 
 def test_the_private_key_reaches_the_host_and_nothing_else(lab: Lab) -> None:
