@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -66,6 +67,17 @@ def refusal(empty_lab: Lab) -> str:
         empty_lab.deploy()
     empty_lab.publish()
     return str(failure.value)
+
+
+def deploy_from(lab: Lab, *first: str, app: Path | None = None) -> None:
+    """Deploy these stacks, in this order, and then all.
+
+    What a stack imports is to be taken away only after that stack has let go of it; a deployment
+    of all of them begins with the one that has it.
+    """
+    for stack in first:
+        lab.deploy(app=app, stacks=stack, options=["--exclusively"])
+    lab.deploy(app=app)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 
 from lab.internet.verdict import faults
 from lab.lab import Lab
-from tests.lab.conftest import RECIPIENTS
+from tests.lab.conftest import RECIPIENTS, deploy_from
 from tests.lab.laptop import postern_json
 from tests.lab.waiting import eventually
 
@@ -28,9 +28,7 @@ def folder(lab: Lab) -> Iterator[Path]:
     yield lab.variant()
     lab.publish()
     lab.block_smtp(blocked=False)
-    # The host lets go of the new key before the stack that has it takes it away.
-    lab.deploy(stacks="MailHosts", options=["--exclusively"])
-    lab.deploy()
+    deploy_from(lab, "MailHosts")  # the host lets go of the new key
 
 
 def send(lab: Lab) -> str:

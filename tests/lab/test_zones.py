@@ -23,7 +23,7 @@ from lab.internet.verdict import faults
 from lab.lab import ENVIRONMENT, Lab
 from lab.places import PROJECT
 from ops.zones import CELL_TAG
-from tests.lab.conftest import RECIPIENTS
+from tests.lab.conftest import RECIPIENTS, deploy_from
 from tests.lab.laptop import postern, postern_json
 from tests.lab.waiting import eventually
 
@@ -143,9 +143,7 @@ def story(lab: Lab) -> Iterator[Story]:
     finally:
         lab.sinkhole("accept")
         if len(lab.hosts) > 1:  # a test failed: without ceremony
-            for stack in ("MailHosts", "Network"):
-                lab.deploy(stacks=stack, options=["--exclusively"])
-            lab.deploy()
+            deploy_from(lab, "MailHosts", "Network")
         ec2 = lab.cloud.client("ec2")
         for volume in ec2.describe_volumes()["Volumes"]:
             if volume["State"] == "available" and has_a_cell(volume):
@@ -226,9 +224,7 @@ def test_mail_on_a_removed_zones_volume_is_sent_when_the_zone_is_back(story: Sto
     left = deployed(lab).volumes[C]
     waiting = story.defer(C)
     lab.variant(zones=2)
-    for stack in ("MailHosts", "Network", "*"):
-        exclusively = ["--exclusively"] if stack != "*" else []
-        lab.deploy(app=story.folder, stacks=stack, options=exclusively)
+    deploy_from(lab, "MailHosts", "Network", app=story.folder)
     assert C not in lab.hosts.values()
     lab.sinkhole("accept")
 
